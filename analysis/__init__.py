@@ -1,0 +1,1 @@
+"""What the results mean: the hull, the stability database, plots and reports."""

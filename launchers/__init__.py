@@ -1,0 +1,1 @@
+"""Where and when it runs: LaunchPad, workers, services and the command line."""

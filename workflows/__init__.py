@@ -1,0 +1,1 @@
+"""What to compute: intake, screening and the calculation graphs."""

@@ -1,0 +1,1 @@
+"""Quantum ESPRESSO: inputs, runs, outcomes and repairs."""
