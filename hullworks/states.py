@@ -81,3 +81,39 @@ def check_move(old: CandidateState, new: CandidateState, where: str = "") -> Non
 def sources_of(new: CandidateState) -> frozenset[CandidateState]:
     """Return the states from which a candidate may move to ``new``."""
     return frozenset(old for old, targets in MOVES.items() if new in targets)
+
+
+class Cause(StrEnum):
+    """Why a run ended; one per ended run.
+
+    CONVERGED: the code finished and its result meets the protocol's thresholds.
+    CODE_ERROR: the code ended without a usable result; the outcome names the error.
+    WALLTIME: the time of the run or of its allocation was over.
+    OUT_OF_MEMORY: the operating system or the queue killed it for its memory.
+    NODE_FAILURE: the machine that it ran on failed.
+    PREEMPTED: the queue took its place away.
+    CANCELLED: its user stopped it.
+    LOST: its worker died or vanished without a word.
+    INVALID: the run converged, but its result does not meet the rules for an entry.
+    """
+
+    CONVERGED = "converged"
+    CODE_ERROR = "code_error"
+    WALLTIME = "walltime"
+    OUT_OF_MEMORY = "out_of_memory"
+    NODE_FAILURE = "node_failure"
+    PREEMPTED = "preempted"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    INVALID = "invalid"
+
+
+class Role(StrEnum):
+    """What an entry is for.
+
+    REFERENCE: an element or a known competing phase that anchors a hull; its absence makes verdicts indeterminate.
+    CANDIDATE: a proposed crystal whose stability is in question.
+    """
+
+    REFERENCE = "reference"
+    CANDIDATE = "candidate"

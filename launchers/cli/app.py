@@ -1,0 +1,103 @@
+"""The program: its commands, its one boundary for errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from hullworks import __version__
+from hullworks.errors import HullWorksError
+from hullworks.launchers.cli import batches, hulls, project, work
+
+EXIT_UNEXPECTED = 1
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="hullworks",
+    help="Decides which machine-learned crystal predictions are real.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+launch_app = typer.Typer(help="Start workers; they feed the LaunchPad as they go.", no_args_is_help=True)
+app.add_typer(launch_app, name="launch")
+
+app.command()(work.demo)
+for command in (project.up, project.down, project.doctor):
+    app.command()(command)
+for command in (batches.submit, batches.batches, batches.status, batches.candidates, batches.why):
+    app.command()(command)
+launch_app.command("local")(work.launch_local)
+for command in (hulls.hull, hulls.stable, hulls.history, project.levels, project.config):
+    app.command()(command)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"hullworks {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    project_dir: Annotated[
+        Path | None,
+        typer.Option("--project", "-C", help="Project folder; by default the nearest with a hullworks.toml, else this one."),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the whole trace of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    """Take the options that stand before the command."""
+    del version
+    if project_dir is not None:
+        os.environ["HULLWORKS_PROJECT_DIR"] = str(project_dir.resolve())
+    click.get_current_context().obj = {"debug": debug}
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; return the exit status. Errors become one line on standard error."""
+    debug = "--debug" in arguments
+    try:
+        result = app(arguments, standalone_mode=False)
+    except HullWorksError as error:
+        _report(error, arguments, debug=debug)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        sys.stderr.write("interrupted; nothing is lost, run the command again to continue\n")
+        return EXIT_INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the one boundary of this process
+        return _unexpected(error, debug=debug)
+    return result if isinstance(result, int) else 0
+
+
+def _report(error: HullWorksError, arguments: list[str], *, debug: bool) -> None:
+    if debug:
+        traceback.print_exception(error)
+    if "--json" in arguments:
+        sys.stderr.write(json.dumps(error.as_dict()) + "\n")
+    else:
+        sys.stderr.write(f"error: {error}\n")
+
+
+def _unexpected(error: Exception, *, debug: bool) -> int:
+    """Report an error that nobody foresaw; a database that went away while it was used is one of those foreseen."""
+    import pymongo.errors
+
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, pymongo.errors.ConnectionFailure):
+        sys.stderr.write("error: the database stopped answering. Run: hullworks up, then this command again.\n")
+        return 6
+    sys.stderr.write(f"error: unexpected {type(error).__name__}: {error}. Run with --debug and report the trace.\n")
+    return EXIT_UNEXPECTED

@@ -1,0 +1,59 @@
+"""Commands that compute: workers on this machine, and the demonstration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hullworks.launchers.cli.common import EXIT_LOOK, JsonOption, connected, console, emit, table
+
+
+def launch_local(
+    workers: Annotated[int, typer.Option("--workers", "-n", min=1, help="Runs side by side.")] = 1,
+    batch: Annotated[str | None, typer.Option("--batch", "-b", help="Stop when this batch is done.")] = None,
+    forever: Annotated[bool, typer.Option("--forever", help="Go on waiting for candidates when all are done.")] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Run what is queued with workers on this machine, until it is done. Safe to kill and to start again."""
+    from hullworks.launchers import listings
+    from hullworks.launchers.local import LocalLauncher
+    from hullworks.launchers.progress import Display
+
+    found = connected()
+    with Display(console(), batch, quiet=as_json) as display:
+        done = LocalLauncher(found, workers, batch, forever=forever, on_tick=display.update).run()
+    data = {"done": dict(done), **listings.status(batch)}
+    emit(data, as_json, lambda: _done_line(data["counts"]))
+    return EXIT_LOOK if data["counts"].get("failed") else 0
+
+
+def _done_line(counts: dict[str, int]) -> str:
+    return "done: " + (", ".join(f"{number} {state}" for state, number in counts.items()) or "nothing was queued")
+
+
+def demo(
+    folder: Annotated[Path, typer.Option("--folder", help="Project folder of the demonstration.")] = Path("hullworks-demo"),
+    workers: Annotated[int, typer.Option("--workers", "-n", min=1, help="Runs side by side.")] = 2,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave MongoDB running afterwards.")] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Run the whole loop on this machine with real Quantum ESPRESSO: candidates in, verified hull out."""
+    from hullworks.launchers.demo import run_demo
+
+    result = run_demo(folder, workers=workers, keep=keep, console=console(), quiet=as_json)
+    columns = {
+        "name": "name",
+        "role": "role",
+        "predicted_e_above_hull": "predicted e_hull>",
+        "formation_energy": "e_form>",
+        "e_above_hull": "e_hull>",
+        "verdict": "verdict",
+        "decomposition": "decomposes to",
+        "flags": "flags",
+    }
+    emit(result.as_dict(), as_json, lambda: table(result.verdicts, columns, title=result.title))
+    if not as_json:
+        console().print(result.closing)
+    return 0 if result.complete else EXIT_LOOK
