@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hullworks.analysis.convex_hull import ConvexHull
+from hullworks.analysis.verdicts import JudgementInput, hull_numbers
 from hullworks.documents import Candidate, Entry, StoredVerdict
 from hullworks.levels import require_one_level
 from hullworks.states import CandidateState, Role
@@ -92,6 +93,27 @@ class HullView:
         """The hull engine over the entries, total energies in eV/atom."""
         energies = np.array([entry.energy_eV_per_atom for entry in self.entries], dtype=np.float64)
         return ConvexHull.from_entries([entry.reduced_formula for entry in self.entries], energies)
+
+    def judgement_input(self, i: int, missing_references: Sequence[str]) -> JudgementInput:
+        """Return all that the verdict on entry ``i`` depends on.
+
+        Args:
+            i: Index of the entry.
+            missing_references: Declared references of the system that have no entry.
+        """
+        entry = self.entries[i]
+        lacking = set(self.hull.missing_elements) & set(entry.composition)
+        return JudgementInput(
+            level_key=self.level_key,
+            hull_version=self.version,
+            **hull_numbers(self.hull, i, self.ids, [row.reduced_formula for row in self.entries]),
+            missing=(*sorted(lacking), *missing_references),
+            role=entry.role,
+            error_bar_eV=entry.convergence_error_eV_per_atom,
+            volume_change=entry.results.get("volume_change"),
+            energy_drift_eV=entry.results.get("energy_drift_eV_per_atom"),
+            flags=entry.flags,
+        )
 
 
 def load_view(level_key: str, elements: Iterable[str], *, as_of: int | None = None) -> HullView:

@@ -167,8 +167,9 @@ class VerdictResult:
         for name in ("level_key", "hull_version"):
             if not getattr(self, name):
                 raise HullError(f"a verdict has no {name}")
-        if not isinstance(self.flags, tuple) or not all(isinstance(flag, VerdictFlag) for flag in self.flags):
-            raise HullError("a verdict's flags are not a tuple of VerdictFlag", repr(self.flags))
+        flags: Any = self.flags  # callers without types, such as a database, may hand in anything
+        if not isinstance(flags, tuple) or not all(isinstance(flag, VerdictFlag) for flag in flags):
+            raise HullError("a verdict's flags are not a tuple of VerdictFlag", repr(flags))
         if problem := self._contradiction():
             raise HullError(f"a verdict cannot be {self.kind} and {problem}", self.hull_version)
 
@@ -265,15 +266,17 @@ def hull_numbers(hull: ConvexHull, i: int, entry_ids: Sequence[str], formulas: S
 
 def _without_nan(subject: JudgementInput) -> JudgementInput:
     """Return the input with None for NaN, which JSON has not; refuse a gap that nobody explains."""
-    names = ("formation_energy_eV", "e_above_hull_eV", "e_to_hull_of_others_eV")
-    absent = [name for name in names if getattr(subject, name) is None or math.isnan(getattr(subject, name))]
-    if {"formation_energy_eV", "e_above_hull_eV"} & set(absent) and not subject.missing:
+    formation, above, others = (
+        None if value is None or math.isnan(value) else value
+        for value in (subject.formation_energy_eV, subject.e_above_hull_eV, subject.e_to_hull_of_others_eV)
+    )
+    if (formation is None or above is None) and not subject.missing:
         raise HullError(
             "the energy above hull is unknown, but nothing is missing",
             subject.hull_version,
             "Name the elements without a reference, ConvexHull.missing_elements.",
         )
-    return replace(subject, **dict.fromkeys(absent))
+    return replace(subject, formation_energy_eV=formation, e_above_hull_eV=above, e_to_hull_of_others_eV=others)
 
 
 def _kind(subject: JudgementInput, limits: Thresholds, bar: float) -> VerdictKind:

@@ -11,6 +11,8 @@ from typing import Any, Self
 from hullworks.errors import LevelError
 
 KEY_HASH_LENGTH = 8
+DEFAULT_FAMILY = "gth-pbe"
+"""The embedded pseudopotential family; a level with another one says so in its name."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class LevelOfTheory:
     @property
     def slug(self) -> str:
         """Readable name, as users type it; several levels may share it."""
-        return "-".join((self.code, self.functional, self.protocol)).lower()
+        name = "-".join((self.code, self.functional, self.protocol)).lower()
+        return f"{name}@{self.pseudo_family}" if self.pseudo_family not in {"", DEFAULT_FAMILY} else name
 
     @property
     def content_hash(self) -> str:

@@ -2,7 +2,7 @@
 # Tries HullWorks on a bare Debian 12, as a newcomer meets it. Run by hand, as root, on a machine with debootstrap.
 #
 #   scripts/bare_debian.sh demo            make demo twice, as an ordinary user without root
-#   scripts/bare_debian.sh test            make test, as root
+#   scripts/bare_debian.sh test            .ci/run, that is make test, as root
 #   scripts/bare_debian.sh sh [COMMAND]    a shell (or one command) as the ordinary user, in its clone
 #   --dirty   takes the working tree as it is, instead of the last commit
 #   --keep    leaves the tried system standing and says where
@@ -84,7 +84,7 @@ demo() {
   inside "$1" "$user" "time make demo && echo && echo '== again' && time make demo && du -sh .venv && $leftovers"
 }
 
-tests() { inside "$1" root "git config --global --add safe.directory '*' && time .ci/run"; }
+tests() { inside "$1" root "time .ci/run"; }
 
 main() {
   local action=

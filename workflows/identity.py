@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from pymatgen.core import Lattice
+from pymatgen.core.lattice import Lattice
 from scipy.spatial import cKDTree
 
 from hullworks.errors import CandidateError
@@ -18,7 +18,7 @@ from hullworks.errors import CandidateError
 if TYPE_CHECKING:
     import numpy.typing as npt
     from pymatgen.analysis.structure_matcher import StructureMatcher
-    from pymatgen.core import Structure
+    from pymatgen.core.structure import Structure
 
     FloatArray = npt.NDArray[np.float64]
 
@@ -158,6 +158,79 @@ def row_id(batch: str, raw_sha256: str, occurrence: int) -> str:
     return _hashed("row", batch, raw_sha256, str(occurrence))
 
 
+@dataclass(frozen=True)
+class Duplicate:
+    """The crystal that another one repeats."""
+
+    key: str
+    """The key under which it was added."""
+    exact: bool
+    """Whether the structure ids agree; else they are near-duplicates within the tolerances."""
+
+
+@dataclass
+class _Known:
+    key: str
+    structure: Structure
+    reduced: Structure | None = None
+
+    def prepared(self) -> Structure:
+        """Return the reduced primitive cell, made when first asked for."""
+        self.reduced = self.reduced or reduced_for_matching(self.structure)
+        return self.reduced
+
+
+class DuplicateIndex:
+    """Crystals seen so far: first by structure id, then by tolerant matching within one reduced formula.
+
+    Seed it from a database with `add`, for the reduced formulas of a batch alone; the cost of a look-up is that of the
+    matcher times the crystals of one formula.
+
+    Args:
+        tolerances: For near-duplicates; None: exact duplicates only.
+
+    >>> index = DuplicateIndex()
+    >>> index.add("cand-1", silicon), index.add("cand-2", silicon_supercell)  # doctest: +SKIP
+    (None, Duplicate(key='cand-1', exact=True))
+    """
+
+    def __init__(self, tolerances: MatchTolerances | None = MATERIALS_PROJECT) -> None:
+        self._tolerances = tolerances
+        self._by_id: dict[str, str] = {}
+        self._by_formula: defaultdict[str, list[_Known]] = defaultdict(list)
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def find(self, structure: Structure, identity: str | None = None) -> Duplicate | None:
+        """Return the crystal that this one repeats, or None.
+
+        Args:
+            structure: The crystal.
+            identity: Its `structure_id`, when already computed.
+        """
+        if (key := self._by_id.get(identity or structure_id(structure))) is not None:
+            return Duplicate(key, exact=True)
+        known = self._by_formula.get(structure.composition.reduced_formula, ())
+        if not known or (tolerances := self._tolerances) is None:
+            return None
+        prepared = reduced_for_matching(structure)
+        near = (other.key for other in known if same_reduced_crystal(prepared, other.prepared(), tolerances))
+        return next((Duplicate(key, exact=False) for key in near), None)
+
+    def add(self, key: str, structure: Structure, identity: str | None = None) -> Duplicate | None:
+        """Add a crystal unless it repeats one, and return that one."""
+        identity = identity or structure_id(structure)
+        if (duplicate := self.find(structure, identity)) is None:
+            self.add_known(key, structure, identity)
+        return duplicate
+
+    def add_known(self, key: str, structure: Structure, identity: str | None = None) -> None:
+        """Add a crystal without a look-up: it comes from where duplicates were already dealt with."""
+        self._by_id.setdefault(identity or structure_id(structure), key)
+        self._by_formula[structure.composition.reduced_formula].append(_Known(key, structure))
+
+
 def image_cloud(fractional: FloatArray, matrix: FloatArray, radius: float) -> FloatArray:
     """Return the periodic images of sites that may lie within a radius of any point of the home cell.
 
@@ -204,8 +277,8 @@ def _sorted_distances(fractional: FloatArray, members: npt.NDArray[np.bool_], ma
 def _in_reduced_cell(structure: Structure) -> tuple[FloatArray, FloatArray]:
     """Return fractional coordinates in [0, 1), shape (n, 3), and the LLL-reduced, hence compact, cell they refer to."""
     reduced = np.asarray(Lattice(structure.lattice.matrix).get_lll_reduced_lattice().matrix, dtype=np.float64)
-    fractional: FloatArray = np.linalg.solve(reduced.T, np.asarray(structure.cart_coords, dtype=np.float64).T).T
-    return fractional - np.floor(fractional), reduced
+    fractional = np.linalg.solve(reduced.T, np.asarray(structure.cart_coords, dtype=np.float64).T).T
+    return np.asarray(fractional - np.floor(fractional), dtype=np.float64), reduced
 
 
 def _weights(z_centres: FloatArray, z_neighbour: float) -> FloatArray:
@@ -246,7 +319,7 @@ def _reduced_formula(structure: Structure) -> str:
 
 @cache
 def _matcher(tolerances: MatchTolerances, *, reduce_cells: bool) -> StructureMatcher:
-    from pymatgen.analysis.structure_matcher import StructureMatcher  # noqa: PLC0415 - over a second to import
+    from pymatgen.analysis.structure_matcher import StructureMatcher
 
     return StructureMatcher(
         ltol=tolerances.length, stol=tolerances.site, angle_tol=tolerances.angle, primitive_cell=reduce_cells

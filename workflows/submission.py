@@ -16,7 +16,7 @@ from hullworks.states import CandidateState, Role
 from hullworks.workflows.codes import check_structure, graph_version
 from hullworks.workflows.identity import calculation_id, candidate_id, row_id, structure_id
 from hullworks.workflows.intake import CandidateInput, IntakeRow, read_rows
-from hullworks.workflows.screening import DuplicateIndex, Policy, rank, screen
+from hullworks.workflows.screening import DuplicateIndex, Rank, ScreeningPolicy, rank, screen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from hullworks.levels import LevelOfTheory
     from hullworks.settings import Settings
 
-UNPHYSICAL_CODE = "screening"
+MAX_RANKED_eV = 500.0
+"""Predictions above it, and candidates without one, queue last, eV/atom."""
 CHUNK = 200
 """Rows written to the database in one go; a killed submission repeats at most so many look-ups."""
 
@@ -68,7 +69,7 @@ def submit(
     settings: Settings,
     *,
     batch: str,
-    policy: Policy,
+    policy: ScreeningPolicy,
     dry_run: bool = False,
     owner: str = "",
     on_row: Callable[[RowOutcome], None] = lambda _outcome: None,
@@ -103,13 +104,13 @@ def submit(
 class _Intake:
     """Turns rows into candidate documents, remembering which crystals it has seen."""
 
-    def __init__(self, level: LevelOfTheory, settings: Settings, batch: str, policy: Policy, *, stored: bool) -> None:
+    def __init__(self, level: LevelOfTheory, settings: Settings, batch: str, policy: ScreeningPolicy, *, stored: bool) -> None:
         self.level = level
         self.settings = settings
         self.batch = batch
         self.policy = policy
         self.stored = stored
-        self.index = DuplicateIndex()
+        self.index = DuplicateIndex(policy)
         self.seeded: set[str] = set()
 
     def take(self, rows: list[IntakeRow]) -> Iterator[tuple[Candidate, RowOutcome]]:
@@ -146,9 +147,9 @@ class _Intake:
     def _decide(self, candidate: Candidate, given: CandidateInput) -> None:
         """Screen a readable crystal: rejected, duplicate or queued."""
         result = screen(given.structure, given.prediction, self.policy, role=given.role)
-        candidate.flags = [str(flag) for flag in result.flags]
+        candidate.flags = [flag.value for flag in result.flags]
         if not result.accepted:
-            self._reject(candidate, UNPHYSICAL_CODE, "; ".join(str(reason) for reason in result.reasons))
+            self._reject(candidate, result.reasons[0].code.value, "; ".join(reason.text for reason in result.reasons))
             return
         try:
             check_structure(given.structure, self.level, self.settings)
@@ -159,14 +160,13 @@ class _Intake:
         candidate.structure_id = structure_id(given.structure)
         twin = self.index.find(given.structure, candidate.structure_id)
         if twin is not None:
-            candidate.state, candidate.duplicate_of = CandidateState.DUPLICATE, twin
-            candidate.reason = Reason(code="duplicate", text=f"the same crystal as {twin}")
+            _mark_duplicate(candidate, twin.key, exact=twin.exact)
             return
         candidate.candidate_id = candidate_id(candidate.structure_id, self.level.key)
         candidate.calculation_id = calculation_id(candidate.structure_id, self.level.key, graph_version(self.level))
-        candidate.rank = rank(given.structure, given.prediction, given.role)
+        candidate.rank = _as_number(rank(given.structure, given.prediction, role=given.role))
         candidate.state = CandidateState.QUEUED
-        self.index.add(given.structure, candidate.structure_id, candidate.candidate_id)
+        self.index.add_known(candidate.candidate_id, given.structure, candidate.structure_id)
 
     @staticmethod
     def _reject(candidate: Candidate, code: str, text: str, next_step: str = "") -> None:
@@ -183,7 +183,7 @@ class _Intake:
             level_key=self.level.key, reduced_formula=reduced_formula, calculation_id__ne=None
         ).only(*fields)
         for owner in owners:
-            self.index.add(Structure.from_dict(owner.structure), owner.structure_id, owner.candidate_id)
+            self.index.add_known(owner.candidate_id, Structure.from_dict(owner.structure), owner.structure_id)
 
 
 def _describe(candidate: Candidate, given: CandidateInput) -> None:
@@ -209,6 +209,17 @@ def _describe(candidate: Candidate, given: CandidateInput) -> None:
     )
 
 
+def _mark_duplicate(candidate: Candidate, twin: str, *, exact: bool) -> None:
+    likeness = "the same crystal as" if exact else "within the matching tolerances the same crystal as"
+    candidate.state, candidate.duplicate_of = CandidateState.DUPLICATE, twin
+    candidate.reason = Reason(code="duplicate", text=f"{likeness} {twin}")
+
+
+def _as_number(place: Rank) -> float:
+    """Return a place in the queue as one number that sorts the same way and that an index can hold."""
+    return place.group * 1e3 + min(place.e_above_hull, MAX_RANKED_eV) + place.n_atoms * 1e-6
+
+
 def _insert(document: Candidate, outcome: RowOutcome) -> RowOutcome:
     """Store a new candidate; when another submission was faster with the same crystal, as its duplicate."""
     try:
@@ -218,8 +229,7 @@ def _insert(document: Candidate, outcome: RowOutcome) -> RowOutcome:
             return RowOutcome(**{**outcome.as_dict(), "new": False})
         twin = document.candidate_id
         document.candidate_id, document.calculation_id = document.row_id, None
-        document.state, document.duplicate_of = CandidateState.DUPLICATE, twin
-        document.reason = Reason(code="duplicate", text=f"the same crystal as {twin}")
+        _mark_duplicate(document, twin, exact=True)
         document.history[0].new = CandidateState.DUPLICATE
         document.save(force_insert=True)
         return RowOutcome(outcome.where, outcome.name, "duplicate", document.row_id, document.reason.text)
@@ -239,7 +249,7 @@ def _outcome(row: IntakeRow, document: Candidate, *, new: bool) -> RowOutcome:
     )
 
 
-def _note_batch(batch: str, level: LevelOfTheory, policy: Policy, owner: str, sources: list[str]) -> None:
+def _note_batch(batch: str, level: LevelOfTheory, policy: ScreeningPolicy, owner: str, sources: list[str]) -> None:
     """Store the batch and its level, or find them stored."""
     first = {"upsert": True, "set_on_insert__schema_version": SCHEMA_VERSION, "set_on_insert__created_at": now()}
     Level.objects(key=level.key).update_one(

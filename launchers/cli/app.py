@@ -9,7 +9,6 @@ import traceback
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from hullworks import __version__
@@ -19,6 +18,14 @@ from hullworks.launchers.cli import batches, hulls, project, work
 EXIT_UNEXPECTED = 1
 EXIT_INTERRUPTED = 130
 
+
+
+def _exit_with(status: object, **_options: object) -> None:
+    """End with the status that a command returned."""
+    if isinstance(status, int) and status:
+        raise typer.Exit(status)
+
+
 app = typer.Typer(
     name="hullworks",
     help="Decides which machine-learned crystal predictions are real.",
@@ -26,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
+    result_callback=_exit_with,
 )
 launch_app = typer.Typer(help="Start workers; they feed the LaunchPad as they go.", no_args_is_help=True)
 app.add_typer(launch_app, name="launch")
@@ -55,30 +63,28 @@ def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the whole trace of an error.")] = False,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
 ) -> None:
-    """Take the options that stand before the command."""
-    del version
+    """Decide which machine-learned crystal predictions are real."""
+    del version, debug  # `run` looks for the latter itself: an error may come before options are parsed
     if project_dir is not None:
         os.environ["HULLWORKS_PROJECT_DIR"] = str(project_dir.resolve())
-    click.get_current_context().obj = {"debug": debug}
 
 
 def run(arguments: list[str]) -> int:
     """Run one command; return the exit status. Errors become one line on standard error."""
     debug = "--debug" in arguments
     try:
-        result = app(arguments, standalone_mode=False)
+        app(arguments)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else EXIT_UNEXPECTED
     except HullWorksError as error:
         _report(error, arguments, debug=debug)
         return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except KeyboardInterrupt:
         sys.stderr.write("interrupted; nothing is lost, run the command again to continue\n")
         return EXIT_INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the one boundary of this process
         return _unexpected(error, debug=debug)
-    return result if isinstance(result, int) else 0
+    return 0
 
 
 def _report(error: HullWorksError, arguments: list[str], *, debug: bool) -> None:

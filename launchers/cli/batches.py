@@ -45,7 +45,7 @@ def submit(
     import getpass
 
     from hullworks.workflows.codes import build_level
-    from hullworks.workflows.screening import load_policy
+    from hullworks.workflows.screening import default_policy, load_policy
     from hullworks.workflows.submission import submit as submit_rows
 
     found = settings() if dry_run else connected()
@@ -54,7 +54,7 @@ def submit(
         build_level(level or found.level, found),
         found,
         batch=batch or _batch_name(files[0]),
-        policy=load_policy(policy),
+        policy=load_policy(policy) if policy else default_policy(),
         dry_run=dry_run,
         owner=getpass.getuser(),
     )

@@ -126,11 +126,12 @@ def stop(settings: Settings) -> bool:
     """
     folder = server_folder(settings)
     if not folder.is_dir():
-        return _end(find_server(folder))
+        return _end(folder)
     with _explained(folder):
         _refuse_foreign(folder)
         with _lock(folder, "starting or stopping the private database"):
-            stopped = _end(_server(folder))
+            _refuse_elsewhere(folder)
+            stopped = _end(folder)
             (folder / PROCESS_FILE).unlink(missing_ok=True)
             return stopped
 
@@ -189,13 +190,13 @@ def _judge(
 
 
 def _start_locked(settings: Settings, folder: Path) -> Connection:
-    mark = _server(folder)
-    known = _load(folder)
+    _refuse_elsewhere(folder)
+    mark, known = find_server(folder), _load(folder)
     wanted = Connection.new(settings.database.name) if known is None else known.of_database(settings.database.name)
     if mark is not None and known is not None and _version(known, folder):
         return _adopt(folder, mark, known, wanted)
     program = find_mongod(settings)
-    _end(mark)
+    _end(folder)
     connection, mark = launch(program, folder, wanted, settings.database.cache_gb)
     write_private(folder / PROCESS_FILE, mark.to_json())
     return connection
@@ -212,27 +213,22 @@ def _adopt(folder: Path, mark: ProcessMark, known: Connection, wanted: Connectio
     return wanted
 
 
-def _server(folder: Path) -> ProcessMark | None:
-    """Return the living server of the folder.
-
-    Raises:
-        ServiceError: It may live on another machine, which cannot be asked from here.
-    """
+def _refuse_elsewhere(folder: Path) -> None:
     recorded = _recorded(folder)
     if recorded is not None and recorded.is_elsewhere:
         what = f"the private database was started on another machine, {recorded.host}, and not stopped there"
         cure = f"Run `hullworks down` there; if that machine is gone, delete {folder / PROCESS_FILE}"
         raise ServiceError(what, str(folder), cure)
-    # Not the recorded one alone: a starter that was killed leaves a server without a record.
-    return find_server(folder)
 
 
-def _end(mark: ProcessMark | None) -> bool:
-    if mark is None:
-        return False
-    if not mark.end(SHUTDOWN_WAIT_S):
-        raise ServiceError("the private database does not end", f"process {mark.pid}", "Its disk may hang.")
-    return True
+def _end(folder: Path) -> bool:
+    """End every server process of the folder: a start that was cut short may have left the launching ones, too."""
+    ended = False
+    while (mark := find_server(folder)) is not None:
+        if not mark.end(SHUTDOWN_WAIT_S):
+            raise ServiceError("the private database does not end", f"process {mark.pid}", "Its disk may hang.")
+        ended = True
+    return ended
 
 
 def _recorded(folder: Path) -> ProcessMark | None:

@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import stat
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from importlib import resources
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from hullworks.errors import MissingPartError
 from hullworks.launchers.services.environments import LockedEnvironment
+from hullworks.launchers.services.findings import ask, found_version
 from hullworks.workflows.qe.executable import EMBEDDED_FOLDER, pw_environment
 
 if TYPE_CHECKING:
@@ -111,26 +111,13 @@ def pw_version(argv: tuple[str, ...]) -> str:
     Raises:
         MissingPartError: It is not pw.x, or does not run.
     """
-    with tempfile.TemporaryDirectory(prefix="hullworks-") as folder:
-        try:
-            done = subprocess.run(
-                argv,
-                cwd=folder,  # it leaves a file there
-                env=pw_environment(),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=PROBE_WAIT_S,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise MissingPartError(f"pw.x does not run ({error})", argv[0], QE_CURE) from None
-    version = re.search(r"Program PWSCF v\.?(\S+)", done.stdout)
-    if version is None:
-        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    with tempfile.TemporaryDirectory(prefix="hullworks-") as folder:  # it leaves a file there
+        answer = ask(argv, PROBE_WAIT_S, environment=pw_environment(), folder=folder)
+    version = found_version(r"Program PWSCF v\.?(\S+)", answer)
+    if not version:
+        reason = (answer.output.strip().splitlines() or [f"exit status {answer.status}"])[-1]
         raise MissingPartError(f"pw.x does not run ({reason})", " ".join(argv), QE_CURE)
-    return version[1]
+    return version
 
 
 def _see_pw_start(python: Path) -> None:
@@ -179,18 +166,12 @@ def _copied(path: Path, copy: Path) -> Path:
 def _probe(path: Path, extra: Mapping[str, str]) -> tuple[Program | None, str]:
     """Run a server with ``--version``: the dynamic loader itself is the judge of what is missing."""
     environment = {"LC_ALL": "C", "PATH": os.defpath, **_inherited(("LD_LIBRARY_PATH",)), **extra}
-    try:
-        done = subprocess.run(
-            [path, "--version"], env=environment, capture_output=True, text=True, timeout=PROBE_WAIT_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return None, str(error)
-    version = re.search(r"db version v(\S+)", done.stdout)
-    if done.returncode == -signal.SIGILL:
+    answer = ask([str(path), "--version"], PROBE_WAIT_S, environment=environment)
+    if version := found_version(r"db version v(\S+)", answer):
+        return Program(path, version, environment), ""
+    if answer.status == -signal.SIGILL:
         return None, "this processor lacks the AVX instructions that it needs"
-    if version is None:
-        return None, (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-    return Program(path, version[1], environment), ""
+    return None, answer.first_line or f"exit status {answer.status}"
 
 
 def _curl_path(folder: Path) -> str:

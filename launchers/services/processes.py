@@ -91,13 +91,19 @@ class ProcessMark:
 
 def start_ticks(pid: int) -> int | None:
     """Return when a process started (clock ticks since the machine's start), none when it is gone or a zombie."""
+    fields = _stat(pid)
+    return None if fields is None else int(fields[19])
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Return the fields of a living process from its state on; none when it is gone or a zombie."""
     try:
         text = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     # The second field is the name in parentheses, which may itself hold blanks and parentheses.
-    state, *fields = text[text.rindex(")") + 1 :].split()
-    return None if state in "ZXx" else int(fields[18])
+    fields = text[text.rindex(")") + 1 :].split()
+    return None if fields[0] in {"Z", "X", "x"} else fields
 
 
 def boot_id() -> str:
@@ -106,14 +112,17 @@ def boot_id() -> str:
 
 
 def find_process(arguments: tuple[str, ...]) -> ProcessMark | None:
-    """Return a process of this user whose command line holds ``arguments`` in a row."""
+    """Return a process of this user whose command line holds ``arguments`` in a row.
+
+    Of a process and its child, which bears the same command line until it starts another program, it is the child.
+    """
     wanted = b"\0" + b"\0".join(os.fsencode(argument) for argument in arguments) + b"\0"
-    for folder in PROC.iterdir():
-        if folder.name.isdigit() and wanted in _own_command_line(folder):
-            mark = ProcessMark.of(int(folder.name))
-            if mark is not None:
-                return mark
-    return None
+    found = [
+        int(folder.name) for folder in PROC.iterdir() if folder.name.isdigit() and wanted in _own_command_line(folder)
+    ]
+    parents = {int(fields[1]) for fields in map(_stat, found) if fields is not None}
+    marks = (ProcessMark.of(pid) for pid in found if pid not in parents)
+    return next((mark for mark in marks if mark is not None), None)
 
 
 def _own_command_line(folder: Path) -> bytes:

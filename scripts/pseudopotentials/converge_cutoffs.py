@@ -41,48 +41,62 @@ Run = list[float]
 def main() -> int:
     """Run the ladder of each element and record it."""
     recipe = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("elements", nargs="*", metavar="ELEMENT", help="elements to run; none: all without a record")
-    parser.add_argument("--command", default="pw.x", help="command that starts pw.x")
-    parser.add_argument("--data", type=Path, default=DATA, help="data file to update")
-    parser.add_argument("--max-seconds", type=float, default=120.0, help="time for one element")
-    arguments = parser.parse_args()
+    arguments = parse_arguments()
     data = json.loads(arguments.data.read_text(encoding="utf-8")) if arguments.data.is_file() else {}
-    recorded = data.get("elements", {})
-    wanted = arguments.elements or [e for e in recipe["cells"] if gth_parameters(e).name not in recorded]
-    for element in wanted:
+    recorded = data.get("elements", {}) if data.get("settings") == recipe["settings"] else {}
+    command = shlex.split(arguments.command)
+    for element in arguments.elements or unfinished(recipe, recorded):
         parameters = gth_parameters(element)
-        record = climb(parameters, recipe, shlex.split(arguments.command), arguments.max_seconds)
+        record = climb(parameters, recipe, command, arguments.max_seconds, recorded.get(parameters.name, {}))
         recorded[parameters.name] = record
-        data = {"about": ABOUT, "criterion": recipe["criterion"], "settings": recipe["settings"], "elements": recorded}
-        write(arguments.data, data)
+        shared = {key: recipe[key] for key in ("criteria", "floor_Ry", "plateau", "settings")}
+        write(arguments.data, {"about": ABOUT} | shared | {"elements": recorded})
         sys.stdout.write(f"{parameters.name:8s} {record['ecutwfc_Ry']} Ry, {record['seconds']} s\n")
         sys.stdout.flush()
     return 0
 
 
-def climb(parameters: GthParameters, recipe: dict[str, Any], command: list[str], max_seconds: float) -> dict[str, Any]:
-    """Return the record of one element; its cutoff is None when time or ladder ended before the criterion held."""
-    start, runs, version, cutoff = time.monotonic(), [], "", None
-    atoms = 2 if recipe["cells"][parameters.element][0] == "diamond" else 1
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("elements", nargs="*", metavar="ELEMENT", help="elements to run; none: all that lack a cutoff")
+    parser.add_argument("--command", default="pw.x", help="command that starts pw.x")
+    parser.add_argument("--data", type=Path, default=DATA, help="data file to update")
+    parser.add_argument("--max-seconds", type=float, default=120.0, help="time for one element; 0 derives only")
+    return parser.parse_args()
+
+
+def unfinished(recipe: dict[str, Any], recorded: dict[str, Any]) -> list[str]:
+    """Return the elements that have cells and lack a cutoff for some criterion."""
+    nothing = dict.fromkeys(recipe["criteria"])
+    names = {element: gth_parameters(element).name for element in recipe["cells"]}
+    return [e for e, name in names.items() if None in recorded.get(name, {}).get("ecutwfc_Ry", nothing).values()]
+
+
+def climb(
+    parameters: GthParameters, recipe: dict[str, Any], command: list[str], max_seconds: float, known: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the record of one element, going on from the runs that it has.
+
+    The cutoff of a criterion is None when time or ladder ended before it held over its plateau.
+    """
+    start, version = time.monotonic(), known.get("code", "")
+    cell, settings = recipe["cells"][parameters.element], recipe["settings"]
+    runs: list[Run] = known.get("runs", []) if known.get("cell") == cell else []
+    atoms = 2 if cell[0] == "diamond" else 1
+    cutoffs = derive(runs, atoms, recipe)
+    done = {run[0] for run in runs}
     with tempfile.TemporaryDirectory() as scratch:
-        for ecut in ladder(parameters, recipe["settings"]):
-            for scale in recipe["settings"]["scales"]:
-                edge, result = one_run(parameters.element, ecut, scale, recipe, command, Path(scratch))
-                version = result.version
-                runs.append([ecut, edge, result.energy_Ry, result.pressure_kbar])
-            cutoff = recommended(runs, atoms, recipe["criterion"])
-            if cutoff is not None or time.monotonic() - start > max_seconds:
+        for ecut in (e for e in ladder(parameters, settings) if e not in done):
+            if None not in cutoffs.values() or time.monotonic() - start > max_seconds:
                 break
-    return {
-        "ecutwfc_Ry": cutoff,
-        "ecutrho_Ry": None if cutoff is None else cutoff * recipe["settings"]["dual"],
-        "cell": recipe["cells"][parameters.element],
-        "atoms": atoms,
-        "code": f"pw.x {version}",
-        "seconds": round(time.monotonic() - start),
-        "runs": runs,
-    }
+            for scale in settings["scales"]:
+                edge, result = one_run(parameters.element, ecut, scale, recipe, command, Path(scratch))
+                version = f"pw.x {result.version}"
+                runs.append([ecut, edge, result.energy_Ry, result.pressure_kbar])
+            cutoffs = derive(runs, atoms, recipe)
+    seconds = known.get("seconds", 0) + round(time.monotonic() - start)
+    return {"ecutwfc_Ry": cutoffs, "cell": cell, "atoms": atoms, "code": version, "seconds": seconds, "runs": runs}
 
 
 def ladder(parameters: GthParameters, settings: dict[str, Any]) -> list[float]:
@@ -118,26 +132,34 @@ def one_run(
     return length, run_scf(command, scratch, text)
 
 
-def recommended(runs: list[Run], atoms: int, criterion: dict[str, float]) -> float | None:
+def derive(runs: list[Run], atoms: int, recipe: dict[str, Any]) -> dict[str, float | None]:
+    """Return the recommended cutoff in Ry by criterion; None where the runs do not prove one."""
+    floor, plateau = float(recipe["floor_Ry"]), float(recipe["plateau"])
+    found = {name: lowest_good(runs, atoms, criterion, plateau) for name, criterion in recipe["criteria"].items()}
+    return {name: None if ecut is None else max(ecut, floor) for name, ecut in found.items()}
+
+
+def lowest_good(runs: list[Run], atoms: int, criterion: dict[str, Any], plateau: float) -> float | None:
     """Return the lowest cutoff in Ry from which on the criterion holds over the whole plateau, if there is one."""
     by_cutoff: dict[float, list[Run]] = {}
     for run in runs:
         by_cutoff.setdefault(run[0], []).append(run)
-    cutoffs = sorted(by_cutoff)
-    reference = by_cutoff[cutoffs[-1]]
     good: float | None = None
-    for ecut in reversed(cutoffs):
-        if not _holds(by_cutoff[ecut], reference, atoms, criterion):
+    for ecut in sorted(by_cutoff, reverse=True):
+        if not _holds(by_cutoff[ecut], by_cutoff[max(by_cutoff)], atoms, criterion):
             break
         good = ecut
-    return good if good is not None and cutoffs[-1] >= criterion["plateau"] * good else None
+    return good if good is not None and max(by_cutoff) >= plateau * good else None
 
 
-def _holds(pair: list[Run], reference: list[Run], atoms: int, criterion: dict[str, float]) -> bool:
-    difference, expected = pair[1][2] - pair[0][2], reference[1][2] - reference[0][2]
-    error_meV = abs(difference - expected) * UNITS.rydberg_to_eV * 1000.0 / atoms
-    error_kbar = abs(pair[0][3] - reference[0][3])
-    return error_meV <= criterion["energy_meV_per_atom"] and error_kbar <= criterion["pressure_kbar"]
+def _holds(pair: list[Run], reference: list[Run], atoms: int, criterion: dict[str, Any]) -> bool:
+    to_meV = UNITS.rydberg_to_eV * 1000.0 / atoms
+    errors = {
+        "difference_meV_per_atom": (pair[1][2] - pair[0][2] - reference[1][2] + reference[0][2]) * to_meV,
+        "pressure_kbar": pair[0][3] - reference[0][3],
+        "total_meV_per_atom": (pair[0][2] - reference[0][2]) * to_meV,
+    }
+    return all(criterion[name] is None or abs(error) <= criterion[name] for name, error in errors.items())
 
 
 def write(path: Path, data: dict[str, Any]) -> None:

@@ -61,7 +61,8 @@ def program(entries: list[Entry], target: Amounts) -> float:
     x = np.array([target[s] for s in symbols]) / sum(target.values())
     references = np.array([min(e for a, e in inside if set(a) == {s}) for s in symbols])
     formation = np.array([e for _, e in inside]) - references @ columns
-    return float(linprog(formation, A_eq=columns, b_eq=x, method="highs").fun + references @ x)
+    tight = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}  # by default 1e-7
+    return float(linprog(formation, A_eq=columns, b_eq=x, method="highs", options=tight).fun + references @ x)
 
 
 def same(left: ConvexHull, right: ConvexHull) -> None:
@@ -77,7 +78,7 @@ def test_energies_above_hull_equal_those_of_pymatgen(entries: list[Entry]) -> No
     hull = build(entries)
     computed = [PDEntry(Composition(a), e * sum(a.values())) for a, e in entries]
     diagram = PhaseDiagram(computed)
-    expected = [diagram.get_e_above_hull(entry) for entry in computed]
+    expected = np.array([diagram.get_e_above_hull(entry) for entry in computed], dtype=float)
     np.testing.assert_allclose(hull.e_above_hull, expected, atol=1e-8)
     np.testing.assert_allclose(
         hull.formation_energy_per_atom, [diagram.get_form_energy_per_atom(entry) for entry in computed], atol=1e-8
@@ -300,7 +301,7 @@ def test_arrays_that_are_no_compositions_are_refused() -> None:
 def test_oxidation_states_do_not_matter() -> None:
     """A composition of ions is the composition of its elements."""
     ions = Composition("Mg2Si").add_charges_from_oxi_state_guesses()
-    assert list(CompositionArrays.from_compositions([ions]))[0][0] == ("Mg", "Si")
+    assert next(iter(CompositionArrays.from_compositions([ions])))[0] == ("Mg", "Si")
 
 
 def test_an_empty_hull_has_nothing_to_say() -> None:
@@ -348,6 +349,7 @@ def test_published_systems_agree_with_pymatgen() -> None:
         hull = ConvexHull.from_entries([c for c, _ in inside], [e for _, e in inside])
         entries = [PDEntry(c, e * c.num_atoms) for c, e in inside]
         diagram = PhaseDiagram(entries)
-        np.testing.assert_allclose(hull.e_above_hull, [diagram.get_e_above_hull(entry) for entry in entries], atol=1e-8)
+        expected = np.array([diagram.get_e_above_hull(entry) for entry in entries], dtype=float)
+        np.testing.assert_allclose(hull.e_above_hull, expected, atol=1e-8)
         assert len(inside) > 30
         assert hull.verify() < 1e-9

@@ -6,7 +6,9 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-from pymatgen.core import Element, Lattice, Structure
+from pymatgen.core.lattice import Lattice
+from pymatgen.core.periodic_table import Element
+from pymatgen.core.structure import Structure
 
 from hullworks.workflows.intake.rows import ProblemCode, RowProblemError
 
@@ -114,7 +116,8 @@ def crystal_from_dict(data: Mapping[str, Any], limits: Limits) -> Structure:
     except KeyError as error:
         raise RowProblemError(ProblemCode.WRONG_SHAPE, f"the structure has no {error}") from error
     except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise RowProblemError(ProblemCode.WRONG_SHAPE, f"the structure is not as pymatgen writes it: {error}") from error
+        what = f"the structure is not as pymatgen writes it: {error}"
+        raise RowProblemError(ProblemCode.WRONG_SHAPE, what) from error
     return build_crystal(matrix, symbols, coordinates, limits, moments)
 
 
@@ -217,8 +220,7 @@ def fractional_of(cartesian: FloatArray, matrix: FloatArray) -> FloatArray:
     """
     if not abs(np.linalg.det(matrix)) > 0.0:
         raise RowProblemError(ProblemCode.NO_VOLUME, "the lattice vectors span no volume")
-    fractional: FloatArray = np.linalg.solve(matrix.T, cartesian.T).T
-    return fractional
+    return np.asarray(np.linalg.solve(matrix.T, cartesian.T).T, dtype=np.float64)
 
 
 def _sane_moments(moments: Sequence[Any]) -> list[float] | None:

@@ -14,7 +14,7 @@ from hullworks.workflows.intake.rows import CandidateInput, Prediction, ProblemC
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pymatgen.core import Structure
+    from pymatgen.core.structure import Structure
 
     from hullworks.workflows.intake.limits import Limits
 
@@ -110,11 +110,11 @@ def _plain(value: Any, limits: Limits, code: ProblemCode, remarks: list[str] | N
 
     A number that is not finite is an error, or None with a remark when ``remarks`` is given.
     """
+    if isinstance(value, dict | list) and depth > limits.max_depth:
+        raise RowProblemError(code, f"fields are nested deeper than {limits.max_depth}")
     if isinstance(value, dict):
         return {_key(key, code): _plain(item, limits, code, remarks, depth + 1) for key, item in value.items()}
     if isinstance(value, list):
-        if depth > limits.max_depth:
-            raise RowProblemError(code, f"fields are nested deeper than {limits.max_depth}")
         return [_plain(item, limits, code, remarks, depth + 1) for item in value]
     return _plain_scalar(value, code, remarks)
 
@@ -140,4 +140,8 @@ def _key(key: str, code: ProblemCode) -> str:
 
 def _encodable(text: str) -> bool:
     """Return whether a text is valid Unicode: JSON can spell lone surrogates, which no encoding holds."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

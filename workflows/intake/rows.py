@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pymatgen.core import Structure
+    from pymatgen.core.structure import Structure
 
 SNIPPET_LENGTH: Final = 200
 """Characters of a raw row that a problem shows: enough to recognise the row, little enough for a table."""

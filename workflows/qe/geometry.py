@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pymatgen.core import Structure
 
+_FLAT: Final = 1e-6
+"""Cell vectors that span less than this part of their box lie in a plane as far as double precision can tell."""
 _SYMBOL = re.compile(r"([A-Za-z]{1,2})(?![A-Za-z])")
 
 
@@ -45,8 +47,7 @@ class Geometry:
         if not (shapes and np.isfinite(self.cell).all() and np.isfinite(self.positions).all()):
             return False
         lengths = np.linalg.norm(self.cell, axis=1)
-        # A cell whose vectors span less than a millionth of their box has no inverse worth the name.
-        return bool(abs(np.linalg.det(self.cell)) > 1e-6 * float(np.prod(lengths)) > 0.0)
+        return bool(abs(np.linalg.det(self.cell)) > _FLAT * float(np.prod(lengths)) > 0.0)
 
     def structure(self) -> Structure | None:
         """Return it as a pymatgen structure, or None where the numbers or labels are not those of a crystal."""

@@ -165,9 +165,7 @@ _BANDS: Final[Mapping[QeBand, frozenset[QeOutcome]]] = MappingProxyType(
                 _O.SYMMETRY_FAILED,
             }
         ),
-        QeBand.FILES: frozenset(
-            {_O.DISK_FULL, _O.CORRUPT_SAVE, _O.RESTART_MISMATCH, _O.XML_MISSING, _O.XML_TRUNCATED}
-        ),
+        QeBand.FILES: frozenset({_O.DISK_FULL, _O.CORRUPT_SAVE, _O.RESTART_MISMATCH, _O.XML_MISSING, _O.XML_TRUNCATED}),
         QeBand.INPUT: frozenset(
             {
                 _O.BAD_INPUT,
@@ -282,7 +280,9 @@ RECOGNISERS: Final[tuple[Recogniser, ...]] = (
     _R(_O.VOLUME_CHANGE, _E, r"larger cell_factor"),
     _R(_O.BFGS_FAILED, _E, r"^bfgs"),
     # Input
-    _R(_O.BAD_INPUT, _E, r"^(read_namelists?|read_cards?|read_card\w*|card_\w+|iosys|input|setup|kpoint_grid)\b", _BOTH),
+    _R(
+        _O.BAD_INPUT, _E, r"^(read_namelists?|read_cards?|read_card\w*|card_\w+|iosys|input|setup|kpoint_grid)\b", _BOTH
+    ),
     _R(_O.BAD_INPUT, _E, r"too many k-points|check input|wrong input|bad (line|input)"),
     # The machine
     _R(_O.OUT_OF_MEMORY, _S, r"out of memory|oom.?kill|cannot allocate memory|insufficient virtual memory|bad_alloc"),

@@ -5,17 +5,18 @@ from __future__ import annotations
 import gzip
 import io
 import re
+import stat
 import zlib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from hullworks.workflows.qe.input_file import InputFile, read_input
 from hullworks.workflows.qe.stdout import timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from datetime import datetime
+    from pathlib import Path
 
 _SNIFF_BYTES: Final = 16384
 _SMALL_BYTES: Final = 4 * 2**20
@@ -96,7 +97,7 @@ def read_xml_bytes(path: Path) -> bytes:
 
 def find_files(directory: Path) -> RunFiles:
     """Sort the files of a run's folder by their content."""
-    heads = {path: read_bytes(path, _SNIFF_BYTES) for path in sorted(directory.iterdir()) if path.is_file()}
+    heads = {path: read_bytes(path, _SNIFF_BYTES) for path in _entries(directory) if _is(path, stat.S_ISREG)}
     outputs = [path for path, head in heads.items() if b"Program PWSCF" in head]
     inputs = [path for path, head in heads.items() if path not in outputs and len(set(_INPUT.findall(head))) > 1]
     crashes = [path for path, head in heads.items() if path not in outputs and _is_crash(path, head)]
@@ -128,7 +129,7 @@ def _speaks_of_death(path: Path, head: bytes) -> bool:
 def _start_and_name(path: Path, head: bytes) -> tuple[float, bool, float]:
     found = _STARTED.search(head)
     started: datetime | None = timestamp(found[1].decode(), found[2].decode()) if found else None
-    return (started.timestamp() if started else 0.0, path.name.startswith("pw.out"), path.stat().st_mtime)
+    return (started.timestamp() if started else 0.0, path.name.startswith("pw.out"), _modified(path))
 
 
 def _companion(paths: list[Path], output: Path | None) -> Path | None:
@@ -136,18 +137,48 @@ def _companion(paths: list[Path], output: Path | None) -> Path | None:
     if output is not None:
         same = [path for path in paths if path.name.partition(".")[0] == output.name.partition(".")[0]]
         paths = same or paths
-    return max(paths, key=lambda path: path.stat().st_mtime, default=None)
+    return max(paths, key=_modified, default=None)
 
 
 def _xmls(directory: Path, parsed: InputFile) -> tuple[Path, ...]:
-    outdir = directory / parsed.keywords.get("outdir", ".")
-    places = {directory.resolve(): directory, outdir.resolve(): outdir}
-    places |= {path.resolve(): path for path in directory.iterdir() if path.is_dir()}
-    found = {}
-    for place in places.values():
-        for folder in (place, *(path for path in _entries(place) if path.name.endswith(".save"))):
-            found |= {path.resolve(): path for path in _entries(folder) if _is_xml(path)}
+    """Return the XML files in the folder and in its outdir, or in any folder below where the outdir is not known.
+
+    An outdir elsewhere may be shared by many runs; there only the input's own prefix counts.
+    """
+    named = parsed.keywords.get("outdir")
+    outdir = directory / named if named else directory
+    inside = outdir.resolve().is_relative_to(directory.resolve())
+    known = named is not None and _is(outdir, stat.S_ISDIR)
+    below = [] if known else [path for path in _entries(directory) if _is(path, stat.S_ISDIR)]
+    folders = {path.resolve(): path for path in (directory, *below, *([outdir] if inside else []))}
+    found = {path.resolve(): path for folder in folders.values() for path in _xmls_under(folder)}
+    if not inside:
+        prefix = parsed.keywords.get("prefix", "pwscf")
+        own = (outdir / f"{prefix}.xml", outdir / f"{prefix}.save" / "data-file-schema.xml")
+        found |= {path.resolve(): path for path in own if _is_xml(path)}
     return tuple(found.values())
+
+
+def _xmls_under(folder: Path) -> list[Path]:
+    entries = _entries(folder)
+    saved = [path for save in entries if save.name.endswith(".save") for path in _entries(save)]
+    return [path for path in (*entries, *saved) if _is_xml(path)]
+
+
+def _modified(path: Path) -> float:
+    """Return the time of the last change; 0 where the file went away meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _is(path: Path, kind: Callable[[int], bool]) -> bool:
+    """Whether a path is of a kind; False where it went away, or may not be looked at."""
+    try:
+        return kind(path.stat().st_mode)
+    except OSError:
+        return False
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -159,7 +190,7 @@ def _entries(folder: Path) -> list[Path]:
 
 def _is_xml(path: Path) -> bool:
     """Whether pw.x began this file; an empty one with the right name counts as cut."""
-    if not (_XML_NAME.search(path.name) and path.is_file()):
+    if not (_XML_NAME.search(path.name) and _is(path, stat.S_ISREG)):
         return False
     head = read_bytes(path, 2048)
     return b"quantum-espresso" in head or len(head) < 64  # noqa: PLR2004 - cut before the root element

@@ -220,7 +220,7 @@ class Scanner:
     def _pseudopotential_line(self, text: str) -> bool:
         last = self.scan.pseudos[-1]
         if text.startswith("MD5 check sum:"):
-            self.scan.pseudos[-1] = replace(last, md5=text.split()[-1])
+            self.scan.pseudos[-1] = replace(last, md5=text.rsplit(maxsplit=1)[-1])
             return True
         if last.path:
             return False

@@ -101,6 +101,11 @@ class Scan:
     head: list[tuple[int, str]] = field(default_factory=list)
     tail: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
 
+    @property
+    def calculated(self) -> bool:
+        """Whether at least one self-consistent cycle was begun."""
+        return self.scf_started or bool(self.cycles)
+
 
 def numbers(text: str) -> list[float]:
     """Return the numbers in ``text``, in order; Fortran's ``D`` exponents too, rows of asterisks left out."""
@@ -138,4 +143,6 @@ def wall_seconds(text: str) -> float | None:
     if found is None:
         return None
     factors = (86400.0, 3600.0, 60.0, 1.0)
-    return sum(factor * float(part) for factor, part in zip(factors, found.groups(), strict=True) if numbers(part or ""))
+    return sum(
+        factor * float(part) for factor, part in zip(factors, found.groups(), strict=True) if numbers(part or "")
+    )

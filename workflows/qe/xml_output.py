@@ -22,17 +22,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_LEVEL_DIGITS_Ha: Final = 1e-6
+"""pw.x puts the Fermi energy of an insulator on its highest occupied level; the last digits may go either way."""
 _TAG: Final = "{http://www.quantum-espresso.org/ns/qes/qes-1.0}espresso"
 
 
 @dataclass(frozen=True, eq=False)
 class XmlStep:
-    """One evaluated geometry; arrays as in `XmlRun`."""
+    """One evaluated geometry; arrays as in `XmlRun`, the error of the energy in Hartree."""
 
     geometry: Geometry | None
     energy_eV: float | None
     scf_converged: bool | None
-    scf_iterations: int | None
+    scf_error_Ha: float | None
     forces_eV_per_A: NDArray[np.float64] | None
     stress_kbar: NDArray[np.float64] | None
     smearing_eV: float | None
@@ -53,6 +55,7 @@ class XmlRun:
         last: Geometry, energy, forces (eV/Angstrom, shape (n, 3)) and stress (kbar, shape (3, 3)) at the end. After
             a relaxation that did not converge, the geometry is the *next* one, which was never evaluated.
         opt_converged: Whether the relaxation says it converged.
+        conv_thr_Ha: The input's threshold of self-consistency; a relaxation may tighten it, never loosen it.
         fermi_eV: Fermi energy or highest occupied level.
         gap_eV: Smallest gap between occupied and empty states on the k points, 0 for a metal, None without empty
             bands.
@@ -75,6 +78,7 @@ class XmlRun:
     steps: tuple[XmlStep, ...]
     last: XmlStep
     opt_converged: bool | None
+    conv_thr_Ha: float | None
     fermi_eV: float | None
     gap_eV: float | None
     total_magnetization: float | None
@@ -85,6 +89,12 @@ class XmlRun:
     k_grid: tuple[int, ...] | None
     pseudo_files: dict[str, str]
     wall_seconds: float | None
+
+    @property
+    def claims_too_much(self) -> bool:
+        """Whether convergence is claimed beyond the threshold, as with ``scf_must_converge=.false.``."""
+        error, threshold = self.last.scf_error_Ha, self.conv_thr_Ha
+        return error is not None and threshold is not None and error > threshold
 
 
 def read_xml(text: bytes) -> XmlRun | None:
@@ -112,6 +122,7 @@ def _run(root: ET.Element) -> XmlRun:
         steps=tuple(_step(step, "scf_conv/") for step in root.iterfind("step")),
         last=_step(root.find("output"), "convergence_info/scf_conv/"),
         opt_converged=_truth(root, output + "convergence_info/opt_conv/convergence_achieved"),
+        conv_thr_Ha=_number(root, "input/electron_control/conv_thr"),
         fermi_eV=_scaled(fermi, UNITS.hartree_to_eV),
         gap_eV=_gap(root.find("output/band_structure"), fermi),
         total_magnetization=_number(root, output + "magnetization/total"),
@@ -132,7 +143,7 @@ def _step(element: ET.Element | None, scf: str) -> XmlStep:
         geometry=_geometry(element.find("atomic_structure")),
         energy_eV=_scaled(_number(element, "total_energy/etot"), UNITS.hartree_to_eV),
         scf_converged=_truth(element, scf + "convergence_achieved"),
-        scf_iterations=_integer(_number(element, scf + "n_scf_steps")),
+        scf_error_Ha=_number(element, scf + "scf_error"),
         forces_eV_per_A=_matrix(element.find("forces"), forces),
         stress_kbar=_matrix(element.find("stress"), kbar),
         smearing_eV=_scaled(_number(element, "total_energy/demet"), UNITS.hartree_to_eV),
@@ -171,8 +182,7 @@ def _gap(bands: ET.Element | None, fermi_Ha: float | None) -> float | None:
     energies = np.array(rows)
     n_up = _integer(_number(bands, "nbnd_up"))
     channels = [energies[:, :n_up], energies[:, n_up:]] if n_up else [energies]
-    # pw.x puts the Fermi energy of an insulator on its highest occupied level; the last digits may go either way.
-    occupied = [channel <= fermi_Ha + 1e-6 for channel in channels]
+    occupied = [channel <= fermi_Ha + _LEVEL_DIGITS_Ha for channel in channels]
     if any(len(set(counts.sum(axis=1).tolist())) > 1 for counts in occupied):
         return 0.0
     below = np.concatenate([channel[mask] for channel, mask in zip(channels, occupied, strict=True)])
@@ -185,9 +195,9 @@ def _gap(bands: ET.Element | None, fermi_Ha: float | None) -> float | None:
 def _k_grid(element: ET.Element | None) -> tuple[int, ...] | None:
     if element is None:
         return None
-    values = [_integer(next(iter(numbers(element.get(name, ""))), None)) for name in ("nk1", "nk2", "nk3", "k1", "k2", "k3")]
-    grid = tuple(value for value in values if value is not None)
-    return grid if len(grid) == len(values) else None
+    names = ("nk1", "nk2", "nk3", "k1", "k2", "k3")
+    values = [number for name in names for number in numbers(element.get(name, ""))]
+    return tuple(int(value) for value in values) if len(values) == len(names) else None
 
 
 def _pseudo_files(root: ET.Element) -> dict[str, str]:

@@ -61,7 +61,7 @@ def radial_mesh(atomic_number: int) -> list[Decimal]:
     """Return the radii exp(-7 + 0.0125 i) / Z in bohr up to 100 bohr; their number is odd, as Simpson's rule needs."""
     radius = _X_MIN.exp() / atomic_number
     growth = _STEP.exp()
-    mesh = []
+    mesh: list[Decimal] = []
     while radius <= _R_MAX_BOHR or len(mesh) % 2 == 0:
         mesh.append(radius)
         radius *= growth
@@ -93,9 +93,9 @@ def projector(channel: GthChannel, index: int, mesh: Sequence[Decimal]) -> list[
         mesh: Radii in bohr.
     """
     radius = Decimal(str(channel.radius_bohr))
-    power = channel.l + 2 * index - 1
+    power = channel.angular_momentum + 2 * index - 1
     # The norm holds r_l^(a) and Gamma(a) with a = l + (4 i - 1) / 2, a half integer.
-    halves = 2 * channel.l + 4 * index - 1
+    halves = 2 * channel.angular_momentum + 4 * index - 1
     norm = (2 / gamma_of_half_integer(halves)).sqrt() / radius.sqrt() ** halves
     end = _projector_end(channel, mesh)
     inside = (norm * r**power * _gaussian((r / radius) ** 2 / 2) for r in mesh[:end])
@@ -176,7 +176,7 @@ def _header(parameters: GthParameters, mesh_size: int) -> str:
         "total_psenergy": "0.0",
         "wfc_cutoff": "0.0",
         "rho_cutoff": "0.0",
-        "l_max": max((c.l for c in channels), default=0),
+        "l_max": max((c.angular_momentum for c in channels), default=0),
         "l_local": -1,
         "mesh_size": mesh_size,
         "number_of_wfc": 0,
@@ -201,7 +201,7 @@ def _nonlocal_section(parameters: GthParameters, mesh: Sequence[Decimal]) -> str
     for number, (channel, i) in enumerate(projectors, start=1):
         end = _projector_end(channel, mesh)
         extra = (
-            f' index="{number}" label="{channel.l}{i}" angular_momentum="{channel.l}" cutoff_radius_index="{end}"'
+            f' index="{number}" label="{channel.angular_momentum}{i}" angular_momentum="{channel.angular_momentum}" cutoff_radius_index="{end}"'
             f' cutoff_radius="{mesh[end - 1]:.12E}"'
         )
         betas.append(_array(f"PP_BETA.{number}", projector(channel, i, mesh), extra))
@@ -213,7 +213,11 @@ def _strengths(projectors: Sequence[tuple[GthChannel, int]]) -> Iterator[Decimal
     """Yield D_ij = 2 h_ij in Ry, row by row; projectors of unlike angular momentum do not couple."""
     for left, i in projectors:
         for right, j in projectors:
-            yield 2 * Decimal(str(left.matrix()[i - 1][j - 1])) if left.l == right.l else Decimal(0)
+            yield (
+                2 * Decimal(str(left.matrix()[i - 1][j - 1]))
+                if left.angular_momentum == right.angular_momentum
+                else Decimal(0)
+            )
 
 
 def _array(tag: str, values: Sequence[Decimal], extra: str = "") -> str:

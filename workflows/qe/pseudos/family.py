@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hullworks.errors import PseudopotentialError
 from hullworks.workflows.qe.pseudos.convert import gth_to_upf
 from hullworks.workflows.qe.pseudos.gth import GthParameters, gth_elements, gth_parameters
-from hullworks.workflows.qe.pseudos.tables import TableEntry, find_table, read_table
+from hullworks.workflows.qe.pseudos.tables import TableEntry, check_stringency, find_table, read_table
 from hullworks.workflows.qe.pseudos.upf import read_upf_header
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def load_family(
     Args:
         name_or_folder: ``gth-pbe``, or a folder.
         table: Cutoff table of the folder; None takes the one that lies in the folder, if any.
-        stringency: Which of PseudoDojo's cutoffs: low, normal or high.
+        stringency: Which cutoffs, of the embedded family or of PseudoDojo's table: low, normal or high.
         name: Name of a folder's family; None takes the folder's name.
         valences: Other valences than the default for elements of the embedded family, such as ``{"Mg": 10}``.
 
@@ -220,7 +220,7 @@ def load_family(
             another functional than the rest; two files for one element; a digest of the table does not match.
     """
     if str(name_or_folder) == EMBEDDED_FAMILY:
-        return _embedded_family(tuple(sorted((valences or {}).items())))
+        return _embedded_family(stringency, tuple(sorted((valences or {}).items())))
     folder = Path(name_or_folder).expanduser()
     if not folder.is_dir():
         next_step = f"Name a folder of UPF files, or the embedded family {EMBEDDED_FAMILY}"
@@ -230,13 +230,14 @@ def load_family(
 
 
 @lru_cache(maxsize=8)
-def _embedded_family(valences: tuple[tuple[str, int], ...]) -> Family:
+def _embedded_family(stringency: str, valences: tuple[tuple[str, int], ...]) -> Family:
+    check_stringency(stringency, f"family {EMBEDDED_FAMILY}")
     chosen = dict(valences)
     hashes, cutoffs = _packaged(HASHES_NAME), _packaged(CUTOFFS_NAME).get("elements", {})
     members = []
     for element in sorted(gth_elements()):
         parameters = gth_parameters(element, chosen.pop(element, None))
-        recorded = cutoffs.get(parameters.name, {})
+        ecutwfc = cutoffs.get(parameters.name, {}).get("ecutwfc_Ry", {}).get(stringency)
         members.append(
             Pseudo(
                 element=element,
@@ -244,8 +245,8 @@ def _embedded_family(valences: tuple[tuple[str, int], ...]) -> Family:
                 functional="PBE",
                 kind="NC",
                 z_valence=float(parameters.valence),
-                ecutwfc_Ry=recorded.get("ecutwfc_Ry"),
-                ecutrho_Ry=recorded.get("ecutrho_Ry"),
+                ecutwfc_Ry=ecutwfc,
+                ecutrho_Ry=None if ecutwfc is None else _NORM_CONSERVING_DUAL * ecutwfc,
                 source=parameters,
             )
         )

@@ -19,12 +19,12 @@ class GthChannel:
     """The separable projectors of one angular momentum.
 
     Attributes:
-        l: Angular momentum.
+        angular_momentum: The quantum number l.
         radius_bohr: The radius r_l.
         h_hartree: Upper triangle of the symmetric matrix h_ij, row by row, in hartree.
     """
 
-    l: int  # noqa: E741 - the field's own symbol
+    angular_momentum: int
     radius_bohr: float
     h_hartree: tuple[float, ...]
 
@@ -128,9 +128,8 @@ def _element(element: str) -> dict[Any, Any]:
 
 
 def _parameters(element: str, atomic_number: int, raw: dict[str, Any]) -> GthParameters:
-    channels = (
-        GthChannel(l, float(row[0]), tuple(map(float, row[1:]))) for l, row in enumerate(raw["projectors"]) if row[1:]
-    )
+    rows = enumerate(raw["projectors"])
+    channels = (GthChannel(momentum, float(r), tuple(map(float, h))) for momentum, (r, *h) in rows if h)
     return GthParameters(
         element=element,
         atomic_number=atomic_number,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STRINGENCIES = ("low", "normal", "high")
-"""PseudoDojo's three recommended cutoffs."""
+"""The three recommended cutoffs of PseudoDojo's tables and of the embedded family."""
 
 _HARTREE_TO_RYDBERG = 2.0
 _DOJO_SITE_KEYS = {"low": "hl", "normal": "hn", "high": "hh"}
@@ -67,9 +67,7 @@ def read_table(path: Path, stringency: str = "normal") -> dict[str, TableEntry]:
     Raises:
         PseudopotentialError: The file is not JSON, or a cutoff is not a positive number.
     """
-    if stringency not in STRINGENCIES:
-        known = ", ".join(STRINGENCIES)
-        raise PseudopotentialError(f"unknown stringency {stringency!r}", str(path), f"Choose one of {known}")
+    check_stringency(stringency, str(path))
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -79,8 +77,20 @@ def read_table(path: Path, stringency: str = "normal") -> dict[str, TableEntry]:
     if "hints" in raw and "symbol" in raw:
         raw = {str(raw["symbol"]): raw}
     raw = raw.get("pseudos_metadata", raw)
-    entries = {key: _entry(value, stringency, f"{path}: {key}") for key, value in raw.items() if isinstance(value, dict)}
+    rows = {element: row for element, row in raw.items() if isinstance(row, dict)}
+    entries = {element: _entry(row, stringency, f"{path}: {element}") for element, row in rows.items()}
     return {element: entry for element, entry in entries.items() if entry is not None}
+
+
+def check_stringency(stringency: str, where: str) -> None:
+    """Refuse a stringency that no table has.
+
+    Raises:
+        PseudopotentialError: Names the known ones.
+    """
+    if stringency not in STRINGENCIES:
+        known = ", ".join(STRINGENCIES)
+        raise PseudopotentialError(f"unknown stringency {stringency!r}", where, f"Choose one of {known}")
 
 
 def _entry(raw: Mapping[str, Any], stringency: str, where: str) -> TableEntry | None:

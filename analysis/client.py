@@ -1,0 +1,313 @@
+"""The client for notebooks and scripts: hulls, verdicts and candidates of a project, read out of its database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import SecretStr
+
+from hullworks.analysis.hull_view import HullView, load_view, missing_references
+from hullworks.analysis.plots import HullPoints, figure_html, plot_phase_diagram, plotly_figure
+from hullworks.analysis.stability import last_sequence
+from hullworks.analysis.verdicts import judge
+from hullworks.database import connect as connect_documents
+from hullworks.documents import Candidate, HullEvent, Level, StoredVerdict
+from hullworks.errors import HullError, InputError
+from hullworks.levels import resolve_level
+from hullworks.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import numpy.typing as npt
+    import pandas as pd
+    import plotly.graph_objects as go
+    from pymatgen.analysis.phase_diagram import PhaseDiagram
+
+    from hullworks.analysis.convex_hull import ConvexHull
+    from hullworks.analysis.verdicts import VerdictResult
+
+
+def connect(uri: str | None = None, *, project: str | Path | None = None, read_only: bool = False) -> StabilityDB:
+    """Connect to a project's stability database.
+
+    Args:
+        uri: MongoDB address; by default that of the project's settings.
+        project: Project folder; by default found from the working folder upwards.
+        read_only: Write nothing, not even missing indexes, so that a user without the right to write can connect.
+
+    Raises:
+        DatabaseError: The server is unreachable, refuses, or holds another schema version.
+        ServiceError: The project's private server was never started.
+    """
+    settings = load_settings(Path(project) if project is not None else None)
+    if uri is not None:
+        settings = settings.model_copy(
+            update={"database": settings.database.model_copy(update={"uri": SecretStr(uri), "uri_file": None})}
+        )
+    connect_documents(settings, create=not read_only)
+    return StabilityDB(settings)
+
+
+class StabilityDB:
+    """The stability database of a project; the documents must be connected."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def levels(self) -> list[str]:
+        """Return the keys of the levels of theory."""
+        return sorted(level.key for level in Level.objects.only("key"))
+
+    def hull(self, chemsys: str, *, level: str | None = None, as_of: int | None = None) -> Hull:
+        """Return the hull of a chemical system.
+
+        Args:
+            chemsys: Elements joined by hyphens, in any order.
+            level: Key or readable name of the level; by default the project's.
+            as_of: Number of the hull event to go back to; by default the present.
+
+        Raises:
+            LevelError: The level is unknown or its name ambiguous.
+            InputError: The chemical system cannot be read.
+            HullError: There is no such event.
+        """
+        key = self._level(level)
+        newest = last_sequence(key)
+        if as_of is not None and as_of > newest:
+            raise HullError(f"there is no event {as_of}, the newest is {newest}", key)
+        return Hull(load_view(key, _elements(chemsys), as_of=as_of), is_present=as_of is None or as_of == newest)
+
+    def e_above_hull(
+        self, compositions: Sequence[str], energies_per_atom: npt.ArrayLike, *, level: str | None = None
+    ) -> npt.NDArray[np.float64]:
+        """Return signed distances from the hull of any compositions, float64, (m,), in eV/atom; negative is below.
+
+        Args:
+            compositions: m formulas.
+            energies_per_atom: Shape (m,), total energies in eV/atom of exactly this level of theory.
+            level: Key or readable name of the level; by default the project's.
+
+        Returns:
+            NaN where an elemental reference is missing.
+        """
+        from pymatgen.core import Composition
+
+        elements = {str(element) for formula in compositions for element in Composition(formula).elements}
+        return load_view(self._level(level), elements).hull.query(list(compositions), energies_per_atom)
+
+    def candidates(self, batch: str | None = None) -> pd.DataFrame:
+        """Return candidates with state, prediction and verdict, one row each."""
+        import pandas as pd
+
+        found = list(Candidate.objects(**({"batch": batch} if batch else {})).order_by("rank", "source_row"))
+        verdicts = {verdict.candidate_id: verdict for verdict in StoredVerdict.objects}
+        return pd.DataFrame([_candidate_record(candidate, verdicts) for candidate in found])
+
+    def verdict(self, candidate_id: str) -> StoredVerdict | None:
+        """Return the present verdict on a candidate, of its twin for a duplicate; None while it has none.
+
+        Raises:
+            InputError: There is no such candidate.
+        """
+        candidate = Candidate.objects(candidate_id=candidate_id).first()
+        if candidate is None:
+            raise InputError("there is no such candidate", candidate_id)
+        found: StoredVerdict | None = StoredVerdict.objects(
+            candidate_id=candidate.duplicate_of or candidate.candidate_id
+        ).first()
+        return found
+
+    def history(self, entry_id: str) -> list[HullEvent]:
+        """Return the hull events that concern an entry, oldest first."""
+        events = HullEvent.objects.order_by("level_key", "sequence")
+        return [e for e in events if entry_id in {e.entry_id, *e.entered, *e.left, *e.moved}]
+
+    def _level(self, level: str | None) -> str:
+        return resolve_level(level or self.settings.level, self.levels())
+
+
+@dataclass(frozen=True, eq=False)
+class Hull:
+    """An immutable view of one chemical system at one level and hull version.
+
+    Attributes:
+        view: The entries.
+        is_present: Whether it is the newest version; verdicts are made for that one.
+    """
+
+    view: HullView
+    is_present: bool = True
+
+    @property
+    def level_key(self) -> str:
+        """Key of the level of theory."""
+        return self.view.level_key
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """The chemical system."""
+        return self.view.elements
+
+    @property
+    def sequence(self) -> int:
+        """Number of the newest hull event contained."""
+        return self.view.sequence
+
+    @property
+    def version(self) -> str:
+        """Name of the hull version."""
+        return self.view.version
+
+    @property
+    def engine(self) -> ConvexHull:
+        """The hull engine over the entries."""
+        return self.view.hull
+
+    def verdicts(self) -> list[VerdictResult]:
+        """Judge every entry by this very hull; in the order of the entries.
+
+        A verdict on an entry of a subsystem names the references that are missing in its own system only.
+        """
+        owed = missing_references(self.level_key) if self.is_present else {}
+        results = []
+        for i, entry in enumerate(self.view.entries):
+            own = set(entry.chemsys.split("-"))
+            lacking = sorted(name for name, system in owed.items() if set(system.split("-")) <= own)
+            results.append(judge(self.view.judgement_input(i, lacking)))
+        return results
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the entries with their numbers as plain rows; energies in eV/atom."""
+        return [_row(self.view, i, verdict) for i, verdict in enumerate(self.verdicts())]
+
+    @property
+    def entries(self) -> pd.DataFrame:
+        """All entries with energies (eV/atom), verdict, flags and decomposition."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows())
+
+    @property
+    def stable(self) -> pd.DataFrame:
+        """The entries that are stable."""
+        entries = self.entries
+        return entries if entries.empty else entries[entries["verdict"] == "stable"]
+
+    def phase_diagram(self) -> PhaseDiagram:
+        """Return pymatgen's phase diagram of the same entries.
+
+        Raises:
+            HullError: An element has no entry.
+        """
+        from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
+
+        if self.engine.missing_elements or {e for s in self.view.entries for e in s.composition} != set(self.elements):
+            raise HullError("an element has no entry at this level", "-".join(self.elements), "Compute it first.")
+        entries = [
+            PDEntry(row.reduced_formula, row.energy_eV_per_atom * _atoms(row.reduced_formula), name=row.entry_id)
+            for row in self.view.entries
+        ]
+        return PhaseDiagram(entries)
+
+    def points(self) -> HullPoints:
+        """Return what the plots draw."""
+        rows = self.rows()
+        return HullPoints(
+            elements=self.elements,
+            formulas=tuple(row["reduced_formula"] for row in rows),
+            compositions=tuple(entry.composition for entry in self.view.entries),
+            formation_energies_eV=np.array([_number(row["formation_energy"]) for row in rows]),
+            e_above_hull_eV=np.array([_number(row["e_above_hull"]) for row in rows]),
+            stable=np.array([row["verdict"] == "stable" for row in rows], dtype=bool),
+            labels=tuple(row["name"] for row in rows),
+            ids=tuple(row["entry_id"] for row in rows),
+            roles=tuple(entry.role for entry in self.view.entries),
+            decompositions=tuple(" + ".join(row["decomposition"]) for row in rows),
+            level_key=self.level_key,
+            hull_version=str(self.sequence),
+        )
+
+    def plot(self) -> go.Figure:
+        """Return the interactive phase diagram."""
+        return plotly_figure(self.points())
+
+    def save_plot(self, path: Path) -> Path:
+        """Write the phase diagram as ``.png`` or as self-contained ``.html``.
+
+        Raises:
+            InputError: The file's ending is neither.
+        """
+        if path.suffix == ".png":
+            return plot_phase_diagram(self.points(), path)
+        if path.suffix == ".html":
+            path.write_text(figure_html(self.points()), encoding="utf-8")
+            return path
+        raise InputError("a plot is written as .png or .html", str(path), "Name the file so.")
+
+    def as_of(self, sequence: int) -> Hull:
+        """Return the same system as of an earlier hull event."""
+        return replace(self, view=load_view(self.level_key, self.elements, as_of=sequence), is_present=False)
+
+
+def _row(view: HullView, i: int, verdict: VerdictResult) -> dict[str, Any]:
+    entry = view.entries[i]
+    return {
+        "entry_id": entry.entry_id,
+        "candidate_id": entry.candidate_id,
+        "name": entry.name,
+        "role": entry.role.value,
+        "formula": entry.formula,
+        "reduced_formula": entry.reduced_formula,
+        "chemsys": entry.chemsys,
+        "energy_eV_per_atom": entry.energy_eV_per_atom,
+        "formation_energy": verdict.formation_energy_eV,
+        "e_above_hull": verdict.e_above_hull_eV,
+        "e_below_others": verdict.e_to_hull_of_others_eV,
+        "verdict": verdict.kind.value,
+        "level": view.level_key,
+        "hull_version": view.sequence,
+        "decomposition": [f"{part.fraction:.3f} {part.formula}" for part in verdict.decomposition],
+        "missing": list(verdict.missing),
+        "flags": [flag.value for flag in verdict.flags],
+    }
+
+
+def _candidate_record(candidate: Candidate, verdicts: dict[str, StoredVerdict]) -> dict[str, Any]:
+    verdict = verdicts.get(candidate.duplicate_of or candidate.candidate_id)
+    prediction = candidate.prediction
+    return {
+        "candidate_id": candidate.candidate_id,
+        "batch": candidate.batch,
+        "name": candidate.name,
+        "reduced_formula": candidate.reduced_formula,
+        "state": candidate.state.value,
+        "predicted_e_above_hull": prediction.e_above_hull_eV_per_atom if prediction else None,
+        "verdict": verdict.kind if verdict else None,
+        "e_above_hull": verdict.e_above_hull_eV_per_atom if verdict else None,
+        "level": candidate.level_key,
+        "hull_version": verdict.hull_sequence if verdict else None,
+        "flags": list(verdict.flags) if verdict else [],
+    }
+
+
+def _elements(chemsys: str) -> Iterable[str]:
+    from pymatgen.core import Element
+
+    elements = [part.strip() for part in chemsys.split("-")]
+    if wrong := [part for part in elements if not Element.is_valid_symbol(part)]:
+        raise InputError(f"{', '.join(wrong) or 'nothing'} is not an element", chemsys, "Write it like Mg-Si-Ge.")
+    return elements
+
+
+def _atoms(formula: str) -> float:
+    from pymatgen.core import Composition
+
+    return float(Composition(formula).num_atoms)
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value

@@ -1,0 +1,95 @@
+"""Quantum ESPRESSO as one of the electronic-structure codes: its levels, its checks, its graph."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from hullworks.errors import LevelError
+from hullworks.levels import DEFAULT_FAMILY, LevelOfTheory
+from hullworks.workflows.qe.protocols import level_of_theory, load_protocol, protocol_names
+from hullworks.workflows.qe.pseudos import Family, load_family
+
+if TYPE_CHECKING:
+    from jobflow import Flow
+    from pymatgen.core import Structure
+
+    from hullworks.settings import Settings
+    from hullworks.workflows.codes import CalculationContext
+
+GRAPH_VERSION: Final = "qe-1"
+
+
+def protocols() -> tuple[str, ...]:
+    """Return the names of the protocols."""
+    return protocol_names()
+
+
+def families(settings: Settings) -> dict[str, str]:
+    """Return the pseudopotential families and their functionals; a family that cannot be loaded raises."""
+    names = [DEFAULT_FAMILY, *settings.qe.pseudo_families]
+    return {name: get_family(name, settings).functional for name in names}
+
+
+def get_family(name: str, settings: Settings) -> Family:
+    """Return a family by the name that the embedded one or the settings give it.
+
+    Raises:
+        LevelError: There is no such family.
+        PseudopotentialError: Its files cannot be used.
+    """
+    if name == DEFAULT_FAMILY:
+        return load_family(name)
+    folder = settings.qe.pseudo_families.get(name)
+    if folder is None:
+        known = ", ".join([DEFAULT_FAMILY, *settings.qe.pseudo_families])
+        raise LevelError("no such pseudopotential family", name, f"Known: {known}. Add it under [qe.pseudo_families].")
+    return _folder_family(str(folder), name)
+
+
+@lru_cache(maxsize=16)
+def _folder_family(folder: str, name: str) -> Family:
+    return load_family(folder, name=name)
+
+
+def build_level(functional: str, protocol: str, family: str, settings: Settings) -> LevelOfTheory:
+    """Return the level of theory of a functional, protocol and family.
+
+    Raises:
+        LevelError: The protocol or family is unknown, or the family is of another functional.
+        PseudopotentialError: The family's files cannot be used.
+    """
+    members = get_family(family, settings)
+    if members.functional.lower() != functional.lower():
+        raise LevelError(
+            f"the pseudopotentials are of {members.functional}, not of {functional}",
+            f"family {family}",
+            "Ask for the level with the family's functional.",
+        )
+    return level_of_theory(load_protocol(protocol), members)
+
+
+def check_structure(structure: Structure, level: LevelOfTheory, settings: Settings) -> None:
+    """Raise when a level cannot compute a structure: an element without a pseudopotential or a cutoff.
+
+    Raises:
+        PseudopotentialError: Names all such elements, and what to do.
+    """
+    family = get_family(level.pseudo_family, settings)
+    family.require(sorted({site.specie.symbol for site in structure}))
+
+
+def build_flow(structure: Structure, level: LevelOfTheory, context: CalculationContext, settings: Settings) -> Flow:
+    """Return relax → relax → static → land for one candidate.
+
+    Raises:
+        LevelError: The present protocols and pseudopotentials no longer give this level.
+    """
+    present = build_level(level.functional, level.protocol, level.pseudo_family, settings)
+    if present != level:
+        raise LevelError(
+            f"the protocols or pseudopotentials have changed; they now give {present.key}",
+            level.key,
+            "Submit the batch again at the present level.",
+        )
+    return _flow(structure, level, context)
