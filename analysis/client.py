@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import SecretStr
 
 from hullworks.analysis.hull_view import HullView, load_view, missing_references
-from hullworks.analysis.plots import HullPoints, figure_html, plot_phase_diagram, plotly_figure
+from hullworks.analysis.hull_points import EntryText, HullPoints
 from hullworks.analysis.stability import last_sequence
 from hullworks.analysis.verdicts import judge
 from hullworks.database import connect as connect_documents
@@ -214,39 +214,36 @@ class Hull:
         return PhaseDiagram(entries)
 
     def points(self) -> HullPoints:
-        """Return what the plots draw."""
-        rows = self.rows()
-        return HullPoints(
-            elements=self.elements,
-            formulas=tuple(row["reduced_formula"] for row in rows),
-            compositions=tuple(entry.composition for entry in self.view.entries),
-            formation_energies_eV=np.array([_number(row["formation_energy"]) for row in rows]),
-            e_above_hull_eV=np.array([_number(row["e_above_hull"]) for row in rows]),
-            stable=np.array([row["verdict"] == "stable" for row in rows], dtype=bool),
-            labels=tuple(row["name"] for row in rows),
-            ids=tuple(row["entry_id"] for row in rows),
-            roles=tuple(entry.role for entry in self.view.entries),
-            decompositions=tuple(" + ".join(row["decomposition"]) for row in rows),
+        """Return what the figures draw; entries without an energy above hull are left out."""
+        return HullPoints.of(
+            self.engine,
+            self.elements,
+            [EntryText(row.entry_id, row.reduced_formula, row.role) for row in self.view.entries],
             level_key=self.level_key,
             hull_version=str(self.sequence),
         )
 
     def plot(self) -> go.Figure:
         """Return the interactive phase diagram."""
-        return plotly_figure(self.points())
+        from hullworks.analysis.interactive import interactive_figure
+
+        return interactive_figure(self.points())
 
     def save_plot(self, path: Path) -> Path:
-        """Write the phase diagram as ``.png`` or as self-contained ``.html``.
+        """Write the phase diagram as ``.png``, ``.svg``, ``.pdf``, or as self-contained, interactive ``.html``.
 
         Raises:
-            InputError: The file's ending is neither.
+            InputError: The file's ending is none of these.
         """
-        if path.suffix == ".png":
-            return plot_phase_diagram(self.points(), path)
         if path.suffix == ".html":
-            path.write_text(figure_html(self.points()), encoding="utf-8")
-            return path
-        raise InputError("a plot is written as .png or .html", str(path), "Name the file so.")
+            from hullworks.analysis.interactive import write_interactive
+
+            return write_interactive(self.points(), path)
+        if path.suffix not in {".png", ".svg", ".pdf"}:
+            raise InputError("a plot is written as .png, .svg, .pdf or .html", str(path), "Name the file so.")
+        from hullworks.analysis.plots import plot_phase_diagram
+
+        return plot_phase_diagram(self.points(), path)
 
     def as_of(self, sequence: int) -> Hull:
         """Return the same system as of an earlier hull event."""
@@ -307,7 +304,3 @@ def _atoms(formula: str) -> float:
     from pymatgen.core import Composition
 
     return float(Composition(formula).num_atoms)
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value

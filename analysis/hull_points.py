@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from hullworks.analysis.convex_hull import ConvexHull
 
 SYMBOLS = frozenset(
-    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb "
-    "Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au "
-    "Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr".split()
+    re.findall(
+        r"\w+",
+        "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb "
+        "Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu "
+        "Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr ",
+    )
 )
 WORD = re.compile(r"[A-Za-z0-9.()\[\]]+")
 SYMBOL = re.compile(r"[A-Z][a-z]?|[a-z]")
@@ -184,7 +187,7 @@ def formula_pieces(text: str) -> list[tuple[str, bool]]:
     """Return the pieces of a text, and of each whether it is a number of a formula, to be set lower.
 
     >>> formula_pieces("Mg2Si (L12)")
-    [('Mg', False), ('2', True), ('Si', False), (' (L12)', False)]
+    [('Mg', False), ('2', True), ('Si (L12)', False)]
     """
     pieces: list[tuple[str, bool]] = []
     end = 0

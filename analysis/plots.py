@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from hullworks.analysis.hull_points import math_subscripts
-from hullworks.analysis.labels import INK, STABLE, labels_of, place_labels
+from hullworks.analysis.labels import INK, QUIET, STABLE, labels_of, place_labels
 from hullworks.errors import HullError
 from hullworks.states import Role
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from hullworks.analysis.compositions import FloatArray
     from hullworks.analysis.hull_points import HullPoints
 
-QUIET: Final = "#6b7785"
 FAINT: Final = "#d9dfe5"
 RAMP: Final = ("#ffd166", "#f8961e", "#d1495b", "#7a1f3d")
 """Energies above hull from low to high, in falling lightness, so that they are told apart in grey as well."""
@@ -35,6 +34,8 @@ the edge from the first to the third lies behind."""
 BARS: Final = 28
 """So many entries, the lowest, are shown as bars."""
 BINARY: Final = 2
+DRAWN: Final = (2, 3, 4)
+"""Numbers of elements that are drawn as a diagram; others as bars."""
 
 
 def plot_phase_diagram(points: HullPoints, path: Path, *, title: str = "", dpi: int = 200) -> Path:
@@ -86,24 +87,28 @@ def _caption(points: HullPoints) -> str:
         f"level {points.level_key}",
         f"hull version {points.hull_version}",
         f"{int(points.stable.sum())} of {len(points)} entries on the hull",
-        "+n: n meV/atom above it",
+        *(["+n: n meV/atom above it"] if len(points.elements) in DRAWN else []),
     ]
     return "   ·   ".join(parts).replace("$", r"\$")
 
 
+def scale_top_meV(points: HullPoints) -> int:
+    """Return where the colour scale of energies above hull ends: a round number that most entries stay below."""
+    most = float(np.quantile(points.e_above_hull_eV, 0.9)) * 1000
+    return next((step for step in (50, 100, 200, 300) if most <= step), 500)
+
+
 def _colours(points: HullPoints) -> ScalarMappable:
-    """Return the scale of energies above hull in meV/atom, from 0 to a round number that most entries stay below."""
+    """Return the colour scale of energies above hull in meV/atom."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
-    most = float(np.quantile(points.e_above_hull_eV, 0.9)) * 1000
-    top = next((step for step in (50, 100, 200, 300) if most <= step), 500)
-    return ScalarMappable(Normalize(0, top), LinearSegmentedColormap.from_list("above_hull", RAMP))
+    return ScalarMappable(Normalize(0, scale_top_meV(points)), LinearSegmentedColormap.from_list("above_hull", RAMP))
 
 
 def _colour_bar(figure: Figure, colours: ScalarMappable, box: tuple[float, float, float, float]) -> None:
     bar = figure.colorbar(colours, cax=figure.add_axes(box), extend="max")
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, colors=QUIET, length=2)
     bar.set_label("energy above hull (meV/atom)", fontsize=8.5, color=QUIET)
 
@@ -123,18 +128,20 @@ def _legend(axes: Axes, points: HullPoints, **where: Any) -> None:
 
 
 def _scatter(axes: Axes, points: HullPoints, at: FloatArray, colours: ScalarMappable) -> None:
-    """Draw all entries at their places, (n, 2): the lowest on top, polymorphs at one place as rings around the lowest."""
-    rank = np.zeros(len(points)) if len(points.elements) == BINARY else np.minimum(points.polymorph_rank(), 3)
+    """Draw all entries at their places, (n, 2): the lowest on top, polymorphs as rings around the lowest."""
+    flat = len(points.elements) == BINARY  # polymorphs lie above each other, and the higher may overlap the lower
+    rank = np.zeros(len(points)) if flat else np.minimum(points.polymorph_rank(), 3)
     for i in points.order()[::-1]:
         stable = bool(points.stable[i])
         axes.scatter(
-            *at[i],
+            at[i, 0],
+            at[i, 1],
             s=(70 if stable else 44) * (1 + 1.1 * rank[i]),
             marker=MARKS[points.roles[i]],
             color=STABLE if stable else colours.to_rgba(points.e_above_hull_eV[i] * 1000),
             edgecolors="white" if stable else INK,
             linewidths=1.1 if stable else 0.6,
-            zorder=6 + 3 * stable - rank[i] / 9,
+            zorder=6 + (3 - 6 * flat) * stable - rank[i] / 9,
             clip_on=False,
         )
 
@@ -145,11 +152,11 @@ def _binary(figure: Figure, points: HullPoints) -> None:
     colours = _colours(points)
     x, y = points.fractions[:, 1], points.formation_energy_eV
     at = np.column_stack([x, y])
-    lines = [at[[a, b]] for a, b in points.tie_lines()]
+    ties = [at[[a, b]] for a, b in points.tie_lines()]
     axes.axhline(0, color=FAINT, linewidth=1, zorder=1)
-    axes.vlines(x, y - points.e_above_hull_eV, y, color=FAINT, linewidth=1, zorder=2)
-    for line in lines:
-        axes.plot(*line.T, color=STABLE, linewidth=1.8, zorder=4)
+    axes.vlines(x, y - points.e_above_hull_eV, y, color=FAINT, linewidth=1, zorder=1)
+    for tie in ties:
+        axes.plot(*tie.T, color=STABLE, linewidth=1.8, zorder=2)
     low, high = min(float(y.min()), -0.02), max(float(y.max()), 0.02)
     axes.set(xlim=(-0.04, 1.04), ylim=(low - 0.14 * (high - low), high + 0.1 * (high - low)))
     _scatter(axes, points, at, colours)
@@ -161,7 +168,7 @@ def _binary(figure: Figure, points: HullPoints) -> None:
     axes.set_ylabel("formation energy (eV/atom)", color=INK)
     _colour_bar(figure, colours, (0.875, 0.3, 0.016, 0.42))
     _legend(axes, points, loc="lower right", bbox_to_anchor=(1.02, 1.03), ncols=2, columnspacing=1.0)
-    place_labels(axes, labels_of(points, at), at, lines, axes.bbox)
+    place_labels(axes, labels_of(points, at), at, ties, axes.bbox)
 
 
 def _simplex(figure: Figure, points: HullPoints) -> None:
@@ -180,14 +187,17 @@ def _simplex(figure: Figure, points: HullPoints) -> None:
     colours = _colours(points)
     _scatter(axes, points, at, colours)
     middle = corners.mean(axis=0)
+    names = []
     for symbol, corner in zip(points.elements, corners, strict=True):
         outwards = (corner - middle) / np.linalg.norm(corner - middle)
-        style = {"fontsize": 16, "fontweight": "bold", "ha": "center", "va": "center"}
-        axes.annotate(symbol, corner, xytext=outwards * 21, textcoords="offset points", zorder=12, **style)
+        name = axes.annotate(symbol, corner, xytext=outwards * 21, textcoords="offset points", zorder=12)
+        name.set(fontsize=16, fontweight="bold", ha="center", va="center")
+        names.append(name.get_window_extent())
     _colour_bar(figure, colours, (0.885, 0.27, 0.016, 0.4))
     _legend(axes, points, loc="upper right", bbox_to_anchor=(1.13, 1.04))
-    labels = [label for label in labels_of(points, at) if label.text not in points.elements]
-    place_labels(axes, labels, np.vstack([at, 1.07 * (corners - middle) + middle]), [*edges, *ties], figure.bbox)
+    pure = points.stable & (points.fractions == 1).any(axis=1)
+    labels = [label for label in labels_of(points, at) if (label.x, label.y) not in set(map(tuple, at[pure]))]
+    place_labels(axes, labels, at, [*edges, *ties], figure.bbox, names)
 
 
 def _frame(axes: Axes, corners: FloatArray, edges: Sequence[FloatArray]) -> None:

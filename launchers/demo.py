@@ -128,6 +128,10 @@ class demo_files:  # noqa: N801 - used as a function
 def _campaign(settings: Settings, workers: int, console: Console, *, quiet: bool) -> DemoResult:
     """Submit, compute, judge and report."""
     from hullworks.database import connect
+    from hullworks.launchers.configuration import use_configuration
+
+    connect(settings)
+    use_configuration(settings)
     from hullworks.launchers import listings
     from hullworks.launchers.cli.common import table
     from hullworks.launchers.local import LocalLauncher
@@ -137,7 +141,6 @@ def _campaign(settings: Settings, workers: int, console: Console, *, quiet: bool
     from hullworks.workflows.screening import default_policy
     from hullworks.workflows.submission import submit
 
-    connect(settings)
     level = build_level(LEVEL, settings)
     sources = sorted(settings.project_dir.glob("*.jsonl"))
     report = submit(sources, level, settings, batch=BATCH, policy=default_policy(), owner="demo")

@@ -17,7 +17,8 @@ from hullworks.analysis.stability import update_all
 from hullworks.documents import Candidate
 from hullworks.errors import ServiceError
 from hullworks.launchers.feeder import feed
-from hullworks.launchers.launchpad import open_launchpad, write_configuration
+from hullworks.launchers.configuration import write_configuration
+from hullworks.launchers.launchpad import open_launchpad
 from hullworks.launchers.reconcile import reconcile
 from hullworks.launchers.services import mongod
 from hullworks.states import OPEN
@@ -82,7 +83,18 @@ class LocalLauncher:
             stop_file.touch()
             self._stop(slots)
             self._settle(launchpad)
+            launchpad.connection.close()
             stop_file.unlink()
+        return self.done
+
+    def run_once(self) -> Counter[str]:
+        """Feed and keep the books once, without workers; return how many of what were done."""
+        write_configuration(self.settings)
+        launchpad = open_launchpad(self.settings)
+        try:
+            self._keep_books(launchpad)
+        finally:
+            launchpad.connection.close()
         return self.done
 
     def _tick(self, launchpad: LaunchPad, slots: list[_Slot], environment: dict[str, str], stop_file: Path) -> bool:

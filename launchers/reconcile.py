@@ -129,15 +129,23 @@ def _fail(launchpad: LaunchPad, candidate: Candidate, workflow: Mapping[str, Any
     query = {"fw_id": {"$in": workflow["nodes"]}, "state": {"$in": ["FIZZLED", "DEFUSED"]}}
     firework = launchpad.fireworks.find_one(query)
     launch = launchpad.launches.find_one({"launch_id": {"$in": firework["launches"]}}, sort=[("launch_id", -1)])
-    if launch is None:
-        return _try_move(candidate, CandidateState.FAILED, "its graph was defused", "failed", cause=Cause.CANCELLED)
+    if launch is None:  # defusing a firework puts its launches away
+        return _fail_defused(candidate)
     cause, outcome, evidence = explain(launch)
-    if firework["state"] == "DEFUSED":
-        cause, outcome = Cause.LOST, "lost"
     record_run(firework, launch, cause, outcome, evidence)
     text = f"{firework['name']}: {outcome}"
     reason = Reason(code=outcome, text=evidence[0] if evidence else text, next_step=f"Look into {launch['launch_dir']}")
     return _try_move(candidate, CandidateState.FAILED, text, "failed", cause=cause, reason=reason)
+
+
+def _fail_defused(candidate: Candidate) -> Counter[str]:
+    """Fail a candidate whose graph was stopped: by `_give_back`, or by a user with ``lpad defuse``."""
+    lost = Run.objects(candidate_id=candidate.candidate_id, cause=Cause.LOST).order_by("-ended_at").first()
+    if lost is None or Run.objects(candidate_id=candidate.candidate_id, cause=Cause.LOST).count() <= MAX_LOSSES:
+        return _try_move(candidate, CandidateState.FAILED, "its graph was defused", "failed", cause=Cause.CANCELLED)
+    text = f"{lost.step}: its worker died {MAX_LOSSES + 1} times"
+    reason = Reason(code="lost", text=text, next_step=f"Look into {lost.directory}")
+    return _try_move(candidate, CandidateState.FAILED, text, "failed", cause=Cause.LOST, reason=reason)
 
 
 def _try_move(candidate: Candidate, new: CandidateState, why: str, what: str, **fields: Any) -> Counter[str]:

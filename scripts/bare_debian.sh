@@ -78,6 +78,7 @@ inside() { # $1: folder, $2: account, $3: command; its own mounts and processes,
 }
 
 # What a shell can see of processes without ps: everything but kernel and this pipeline.
+# shellcheck disable=SC2016 # expanded by the inner shell
 readonly leftovers='for p in /proc/[0-9]*; do c=$(tr "\0" " " <$p/cmdline 2>/dev/null) || true; case "$c" in ""|bash*|*chroot*|tr*) ;; *) echo "STILL RUNNING: $c";; esac; done'
 
 demo() {

@@ -59,11 +59,10 @@ install() {
     place >"$marks/place.new" && mv "$marks/place.new" "$marks/place"
   fi
   rm -f "$marks/runtime" "$marks/dev"
-  pip install --quiet --require-hashes --only-binary :all: -r requirements/build.lock
-  # Compiling afterwards on all cores is faster than one by one.
+  pip install --quiet --require-hashes --only-binary :all: --no-compile -r requirements/build.lock
+  # Not compiled beforehand: Python compiles what it imports, which is a small part of these packages.
   pip install --quiet --require-hashes --no-build-isolation --use-pep517 --no-compile -r "requirements/$kind.lock"
   pip install --quiet --no-index --no-deps --no-build-isolation --no-compile --editable .
-  "$venv/bin/python" -m compileall -q -j 0 "$venv/lib" || true # templates with foreign syntax do no harm
   fingerprint runtime >"$marks/runtime"
   if [[ $kind == dev ]]; then fingerprint dev >"$marks/dev"; fi
 }

@@ -3,7 +3,7 @@
 #
 # One failed step does not hide the next; the exit status is that of the whole.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 
 bin=${VENV:-.venv}/bin
 declare -a summary=()

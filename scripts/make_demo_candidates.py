@@ -2,10 +2,10 @@
 
 Two steps, so that the shipped files can be made again, and checked, without the model:
 
-1. ``--predict`` relaxes every phase with CHGNet and writes ``predictions.json`` (cell lengths and energies). It needs an
-   environment of its own: ``pip install torch chgnet==0.4.2``.
-2. Always: ``predictions.json`` becomes ``references.jsonl``, ``mg-si-ge.jsonl`` and the table in ``README.md``. This
-   step is pure arithmetic with a fixed seed and needs pymatgen alone.
+1. ``--predict`` relaxes every phase with CHGNet and writes ``predictions.json`` (cell lengths and energies). It needs
+   an environment of its own: ``pip install torch chgnet==0.4.2``.
+2. Always: ``predictions.json`` becomes ``mg-si-ge.jsonl`` and the table in ``README.md``. This step is arithmetic with
+   a fixed seed and needs pymatgen alone.
 """
 
 from __future__ import annotations
@@ -70,7 +70,6 @@ ANTIFLUORITE = Prototype("C1 (antifluorite)", "fcc", ((0, _QUARTER), (0, _THREE_
 ZINCBLENDE = Prototype("B3 (ZnS)", "fcc", ((0, _ORIGIN), (1, _QUARTER)))
 CSCL = Prototype("B2 (CsCl)", "sc", ((0, _ORIGIN), (1, _HALF)))
 CU3AU = Prototype("L1_2 (Cu3Au)", "sc", (*((0, face) for face in _FACES), (1, _ORIGIN)))
-ALB2 = Prototype("C32 (AlB2)", "hex", ((0, _ORIGIN), (1, (1 / 3, 2 / 3, 0.5)), (1, (2 / 3, 1 / 3, 0.5))))
 HALF_HEUSLER = Prototype("C1_b (MgAgAs)", "fcc", ((0, _ORIGIN), (1, _QUARTER), (2, _HALF)))
 HEUSLER = Prototype("L2_1 (Cu2MnAl)", "fcc", ((0, _QUARTER), (0, _THREE_QUARTERS), (1, _ORIGIN), (2, _HALF)))
 
@@ -109,7 +108,6 @@ PHASES = (
     Phase("Mg3Si-Cu3Au", CU3AU, ("Mg", "Si"), "candidate", "prototype", "Cu3Au", (4.3,)),
     Phase("Mg3Ge-Cu3Au", CU3AU, ("Mg", "Ge"), "candidate", "substitution", "Mg3Si-Cu3Au", (4.3,)),
     Phase("SiGe-ZnS", ZINCBLENDE, ("Si", "Ge"), "candidate", "substitution", "SiC", (5.6,)),
-    Phase("MgGe2-AlB2", ALB2, ("Mg", "Ge"), "candidate", "substitution", "MgB2", (3.9, 4.2)),
     Phase("MgSiGe-MgAgAs", HALF_HEUSLER, ("Mg", "Si", "Ge"), "candidate", "prototype", "MgAgAs", (6.1,)),
     Phase("Mg2SiGe-Cu2MnAl", HEUSLER, ("Mg", "Si", "Ge"), "cut", "prototype", "Cu2MnAl", (6.5,)),
 )
@@ -241,12 +239,15 @@ def _rounded(energy_eV_per_atom: float | None) -> float:
     return round(energy_eV_per_atom or 0.0, 4) + 0.0
 
 
-def prediction(record: dict[str, Any], distances: dict[str, float]) -> dict[str, Any]:
-    """Return the ``prediction`` part of a row; CHGNet gives no uncertainty, so none is claimed."""
+def prediction(name: str, record: dict[str, Any]) -> dict[str, Any]:
+    """Return the ``prediction`` part of a row, energies in eV/atom; CHGNet gives no uncertainty, so none is claimed."""
+    distances = hull_distances(record)[name]
     return {
-        "e_form_eV_per_atom": distances["e_form"],
-        "e_above_hull_eV_per_atom": distances["e_above_hull"],
-        "uncertainty_eV_per_atom": None,
+        "e_above_hull": distances["e_above_hull"],
+        "formation_energy": distances["e_form"],
+        "energy_per_atom": record["phases"][name]["energy_eV_per_atom"],
+        "distance_to_reference_hull": distances["to_references"],
+        "uncertainty": None,
         "uncertainty_kind": None,
         "model": record["model"],
         "model_version": record["model_version"],
@@ -272,33 +273,39 @@ def starting_cell(phase: Phase, record: dict[str, Any]) -> Structure:
     return build(phase, strain(phase.name, tuple(record["phases"][phase.name]["lengths_A"])))
 
 
-def reference_lines(record: dict[str, Any]) -> list[str]:
-    """Return the lines of ``references.jsonl``."""
-    return [_line(entry) for entry in _whole_rows(record, "reference")]
+def batch_lines(record: dict[str, Any]) -> list[str]:
+    """Return the lines of the batch: references, proposals, a duplicate, an unphysical and a malformed row."""
+    whole = [*_whole_rows(record, "reference"), *_whole_rows(record, "candidate")]
+    return [*map(_line, [*whole, duplicate_row(record), unphysical_row(record)]), malformed_line(record)]
 
 
-def candidate_lines(record: dict[str, Any]) -> list[str]:
-    """Return the lines of ``mg-si-ge.jsonl``: proposals, then a duplicate, an unphysical and a malformed row."""
-    by_name = {phase.name: phase for phase in PHASES}
-    known, sige, cut = by_name["Mg2Si"], by_name["SiGe-ZnS"], by_name["Mg2SiGe-Cu2MnAl"]
-    duplicate = row(
-        known,
-        supercell_in_disguise(starting_cell(known, record)),
-        prediction(record, hull_distances(record)[known.name]),
-        name="Mg2Si-again",
-    ) | {"role": "candidate", "source": "prototype", "parent": "CaF2"}
-    overlap = row(sige, collapsed(sige, tuple(record["phases"][sige.name]["lengths_A"])), None, name="SiGe-collapsed")
-    malformed = _line(row(cut, starting_cell(cut, record), None))[:CUT_AT]
-    return [*map(_line, [*_whole_rows(record, "candidate"), duplicate, overlap]), malformed]
+def duplicate_row(record: dict[str, Any]) -> dict[str, Any]:
+    """Return Mg2Si, proposed as if it were new: the starting cell of the reference in another guise."""
+    known = _phase("Mg2Si")
+    structure = supercell_in_disguise(starting_cell(known, record))
+    proposed = row(known, structure, prediction(known.name, record), name="Mg2Si-again")
+    return proposed | {"role": "candidate", "source": "prototype", "parent": "CaF2"}
+
+
+def unphysical_row(record: dict[str, Any]) -> dict[str, Any]:
+    """Return SiGe with one atom nearly on top of the other; no model was asked about it."""
+    phase = _phase("SiGe-ZnS")
+    return row(phase, collapsed(phase, tuple(record["phases"][phase.name]["lengths_A"])), None, name="SiGe-collapsed")
+
+
+def malformed_line(record: dict[str, Any]) -> str:
+    """Return the row that was cut off."""
+    phase = next(phase for phase in PHASES if phase.role == "cut")
+    return _line(row(phase, starting_cell(phase, record), None))[:CUT_AT]
+
+
+def _phase(name: str) -> Phase:
+    return next(phase for phase in PHASES if phase.name == name)
 
 
 def _whole_rows(record: dict[str, Any], role: Role) -> list[dict[str, Any]]:
-    distances = hull_distances(record)
-    return [
-        row(phase, starting_cell(phase, record), prediction(record, distances[phase.name]))
-        for phase in PHASES
-        if phase.role == role
-    ]
+    phases = [phase for phase in PHASES if phase.role == role]
+    return [row(phase, starting_cell(phase, record), prediction(phase.name, record)) for phase in phases]
 
 
 def _line(content: dict[str, Any]) -> str:
@@ -334,8 +341,7 @@ def with_table(text: str, new_table: str) -> str:
 def write_files(folder: Path) -> None:
     """Write everything that follows from ``predictions.json``."""
     record = json.loads((folder / "predictions.json").read_text(encoding="utf-8"))
-    for name, lines in (("references", reference_lines(record)), ("mg-si-ge", candidate_lines(record))):
-        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "mg-si-ge.jsonl").write_text("\n".join(batch_lines(record)) + "\n", encoding="utf-8")
     readme = folder / "README.md"
     readme.write_text(with_table(readme.read_text(encoding="utf-8"), table(record)), encoding="utf-8")
 

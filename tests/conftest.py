@@ -14,6 +14,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fireworks import LaunchPad
+
     from hullworks.settings import Settings
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
@@ -113,6 +115,16 @@ def mongod(server: Settings, project: Settings) -> Iterator[Settings]:
     mongoengine.disconnect()
     with MongoClient(uri) as client:
         client.drop_database(name)
+
+
+@pytest.fixture
+def launchpad(mongod: Settings) -> Iterator[LaunchPad]:
+    """The LaunchPad of the project."""
+    from hullworks.launchers.launchpad import open_launchpad
+
+    opened = open_launchpad(mongod)
+    yield opened
+    opened.connection.close()
 
 
 @pytest.fixture(scope="session")

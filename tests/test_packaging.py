@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tomllib
 import zipfile
@@ -41,9 +42,9 @@ def _locked(path: Path) -> dict[str, list[Requirement]]:
     return found
 
 
-def _run(*command: str | Path, cwd: Path, **options: Any) -> str:
+def _run(*command: str | Path, cwd: Path) -> str:
     """Run a command that must succeed; return what it prints."""
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, **options)
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout
 
@@ -78,22 +79,11 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("installed")
     _run(sys.executable, "-m", "venv", folder, cwd=ROOT)
     python = folder / "bin" / "python"
-    install = [
-        python,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-index",
-        "--no-deps",
-        "--disable-pip-version-check",
-        wheel,
-    ]
-    subprocess.run(install, check=True, env={})
-    here = next(Path(entry) for entry in sys.path if entry.endswith("site-packages"))
+    offline = ("--no-index", "--no-deps", "--disable-pip-version-check")
+    _run(python, "-m", "pip", "install", *offline, wheel, cwd=folder)
     (site,) = folder.glob("lib/python*/site-packages")
     # Path files of the other folder are not read, so the editable install of this repository stays out.
-    (site / "locked.pth").write_text(f"{here}\n", encoding="utf-8")
+    (site / "locked.pth").write_text(f"{sysconfig.get_path('purelib')}\n", encoding="utf-8")
     return python
 
 

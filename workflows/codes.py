@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from hullworks.levels import LevelOfTheory
     from hullworks.settings import Settings
+    from hullworks.workflows.landing import FinishedCalculation
 
 CODES: Final[Mapping[str, str]] = MappingProxyType({"qe": "hullworks.workflows.qe.code"})
 
@@ -56,6 +57,10 @@ class Code(Protocol):
         self, structure: Structure, level: LevelOfTheory, context: CalculationContext, settings: Settings
     ) -> Flow:
         """Return the graph of one candidate."""
+        ...
+
+    def read_result(self, static: Mapping[str, Any], relaxation: Mapping[str, Any]) -> FinishedCalculation:
+        """Return what the documents of the last steps say, in the words that all codes share."""
         ...
 
 

@@ -211,7 +211,7 @@ class DuplicateIndex:
         """
         if (key := self._by_id.get(identity or structure_id(structure))) is not None:
             return Duplicate(key, exact=True)
-        known = self._by_formula.get(structure.composition.reduced_formula, ())
+        known = self._by_formula.get(_reduced_formula(structure), ())
         if not known or (tolerances := self._tolerances) is None:
             return None
         prepared = reduced_for_matching(structure)
@@ -228,7 +228,7 @@ class DuplicateIndex:
     def add_known(self, key: str, structure: Structure, identity: str | None = None) -> None:
         """Add a crystal without a look-up: it comes from where duplicates were already dealt with."""
         self._by_id.setdefault(identity or structure_id(structure), key)
-        self._by_formula[structure.composition.reduced_formula].append(_Known(key, structure))
+        self._by_formula[_reduced_formula(structure)].append(_Known(key, structure))
 
 
 def image_cloud(fractional: FloatArray, matrix: FloatArray, radius: float) -> FloatArray:

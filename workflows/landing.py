@@ -23,7 +23,8 @@ from hullworks.settings import get_settings
 from hullworks.states import CandidateState, Cause, Role
 from hullworks.workflows.codes import CalculationContext, get_code
 from hullworks.workflows.identity import structure_id
-from hullworks.workflows.screening import closest_contact
+from hullworks.workflows.intake.crystal import closest_contact
+from hullworks.workflows.intake.limits import default_limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -107,7 +108,7 @@ def violations(finished: FinishedCalculation, level: LevelOfTheory) -> Iterator[
 def _geometry_violations(finished: FinishedCalculation, rules: LandingRules) -> Iterator[Reason]:
     if abs(finished.volume_change) > rules.volume_change_invalid:
         yield Reason(code="volume", text=f"the volume changed by {finished.volume_change:+.0%}")
-    contact = closest_contact(finished.structure)
+    contact = closest_contact(finished.structure, default_limits()).fraction
     if contact < rules.min_distance_fraction:
         yield Reason(code="distance", text=f"two atoms are at {contact:.2f} of the sum of their covalent radii")
     drift = finished.energy_drift_eV_per_atom

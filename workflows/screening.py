@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -310,15 +311,24 @@ def _is_molecular(structure: Structure, _prediction: Prediction, policy: Screeni
 
 
 def _is_charge_unbalanced(structure: Structure, _prediction: Prediction, policy: ScreeningPolicy) -> bool:
-    counts = structure.composition.reduced_composition.get_el_amt_dict()
-    anion = max(counts, key=lambda symbol: Element(symbol).X)
+    counts = {symbol: round(amount) for symbol, amount in structure.composition.get_el_amt_dict().items()}
+    anion = max(counts, key=_electronegativity)
     if len(counts) == 1 or anion not in policy.anions:
         return False
-    sums = {round(counts[anion]) * min(_states(anion))}
+    divisor = math.gcd(*counts.values())
+    sums = {counts.pop(anion) // divisor * min(_states(anion))}
     for symbol, amount in counts.items():
-        if symbol != anion:
-            sums = _sums(sums, _states(symbol), round(amount))
+        sums = _sums(sums, _states(symbol), amount // divisor)
     return 0 not in sums
+
+
+@cache
+def _electronegativity(symbol: str) -> float:
+    """Return Pauling's value; 0 for the elements without one (light noble gases, superheavy elements)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pymatgen warns of each NaN
+        value = Element(symbol).X
+    return 0.0 if math.isnan(value) else value
 
 
 def _states(symbol: str) -> set[int]:

@@ -44,6 +44,7 @@ for command in (project.up, project.down, project.doctor):
 for command in (batches.submit, batches.batches, batches.status, batches.candidates, batches.why):
     app.command()(command)
 launch_app.command("local")(work.launch_local)
+launch_app.command("feed")(work.launch_feed)
 for command in (hulls.hull, hulls.stable, hulls.history, project.levels, project.config):
     app.command()(command)
 

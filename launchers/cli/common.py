@@ -55,6 +55,13 @@ def connected(*, start: bool = True) -> Settings:
     return found
 
 
+def use_configuration(found: Settings) -> None:
+    """Make FireWorks and jobflow in this process read the project's configuration; before they are imported."""
+    from hullworks.launchers.configuration import use_configuration as use
+
+    use(found)
+
+
 def emit(data: Any, as_json: bool, render: Callable[[], Table | str]) -> None:
     """Print data as JSON for scripts, or as a table or text for people."""
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated, Any
 
 import typer
@@ -12,13 +13,14 @@ from hullworks.launchers.cli.common import EXIT_LOOK, JsonOption, connected, con
 def up(as_json: JsonOption = False) -> None:
     """Start the project's private MongoDB server, and write the configuration for FireWorks and jobflow."""
     from hullworks.database import connect
-    from hullworks.launchers.launchpad import open_launchpad, write_configuration
+    from hullworks.launchers.configuration import write_configuration
+from hullworks.launchers.launchpad import open_launchpad
     from hullworks.launchers.services import mongod
 
     found = settings()
     server = mongod.start(found) if found.embedded_database else None
     connect(found)
-    open_launchpad(found)
+    open_launchpad(found).connection.close()
     environment = write_configuration(found)
     where = f"127.0.0.1:{server.port}" if server else "the address in the settings"
     data = {"database": where, "embedded": server is not None, "environment": environment}
@@ -81,13 +83,13 @@ def config(
     as_json: JsonOption = False,
 ) -> None:
     """Show the project's settings and where they come from; secrets are not shown."""
-    from hullworks.launchers.launchpad import write_configuration
+    from hullworks.launchers.configuration import write_configuration
     from hullworks.settings import SETTINGS_FILE, known_variables
 
     found = settings()
     if environment:
         for name, value in write_configuration(found).items():
-            typer.echo(f'export {name}="{value}"')
+            typer.echo(f"export {name}={shlex.quote(value)}")
         return
     data = {**found.model_dump(mode="json"), "settings_file": str(found.project_dir / SETTINGS_FILE)}
     variables = sorted(known_variables())

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from hullworks.launchers.cli.common import EXIT_LOOK, JsonOption, connected, console, emit, table
+
+from hullworks.launchers.cli.common import EXIT_LOOK, JsonOption, connected, console, emit, table, use_configuration
 
 
 def launch_local(
@@ -17,16 +18,33 @@ def launch_local(
     as_json: JsonOption = False,
 ) -> int:
     """Run what is queued with workers on this machine, until it is done. Safe to kill and to start again."""
+    found = connected()
+    use_configuration(found)
     from hullworks.launchers import listings
     from hullworks.launchers.local import LocalLauncher
     from hullworks.launchers.progress import Display
 
-    found = connected()
     with Display(console(), batch, quiet=as_json) as display:
         done = LocalLauncher(found, workers, batch, forever=forever, on_tick=display.update).run()
     data = {"done": dict(done), **listings.status(batch)}
     emit(data, as_json, lambda: _done_line(data["counts"]))
     return EXIT_LOOK if data["counts"].get("failed") else 0
+
+
+def launch_feed(
+    once: Annotated[bool, typer.Option("--once", help="Feed and keep the books once, and end.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Feed the LaunchPad and keep the books, for workers that others start: rlaunch, qlaunch."""
+    found = connected()
+    use_configuration(found)
+    from hullworks.launchers.local import LocalLauncher
+    from hullworks.launchers.progress import Display
+
+    with Display(console(), None, quiet=as_json) as display:
+        launcher = LocalLauncher(found, workers=0, forever=True, on_tick=display.update)
+        done = launcher.run_once() if once else launcher.run()
+    emit({"done": dict(done)}, as_json, lambda: _done_line(dict(done)))
 
 
 def _done_line(counts: dict[str, int]) -> str:

@@ -6,6 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from hullworks.errors import HullWorksError
 from hullworks.launchers.services.doctor_codes import check_families, check_mpi, check_pw, check_vasp
 from hullworks.launchers.services.doctor_database import check_mongodb
 from hullworks.launchers.services.doctor_machine import (
@@ -41,7 +42,7 @@ CHECKS: Final[Mapping[str, Check]] = {
 """What is looked at, in the order of the listing."""
 OPTIONAL: Final = frozenset({"MPI", "VASP", "POTCAR files", "SLURM", "Chromium"})
 """Parts whose absence takes nothing from batches that run on this machine with Quantum ESPRESSO."""
-CHECK_WAIT_S = 70.0
+CHECK_WAIT_S = 40.0
 """Longer than any program is waited for; only a file system that hangs takes longer."""
 
 
@@ -69,7 +70,7 @@ def examine(
         thread.start()
     for thread in threads.values():
         thread.join(max(0.0, deadline - time.monotonic()))
-    return [part for name in threads for part in found.get(name) or [_hanging(name, wait_s)]]
+    return [part for name, thread in threads.items() for part in found.get(name) or [_no_answer(thread, name, wait_s)]]
 
 
 def is_ready(parts: list[Part]) -> bool:
@@ -86,7 +87,12 @@ def _run(name: str, check: Check, settings: Settings, found: dict[str, list[Part
     except OSError as error:
         detail = f"It could not be looked at ({error.strerror})."
         found[name] = [Part(name=name, state=PartState.BROKEN, where=str(error.filename or ""), detail=detail)]
+    except HullWorksError as error:
+        cure = error.next_step
+        found[name] = [Part(name=name, state=PartState.BROKEN, where=error.where, detail=error.what, how_to_get=cure)]
 
 
-def _hanging(name: str, wait_s: float) -> Part:
-    return Part(name=name, state=PartState.BROKEN, detail=f"It did not answer within {wait_s:.0f} s.")
+def _no_answer(thread: threading.Thread, name: str, wait_s: float) -> Part:
+    late = f"It did not answer within {wait_s:.0f} s."
+    detail = late if thread.is_alive() else "Looking at it failed, which is a fault of HullWorks: please report it."
+    return Part(name=name, state=PartState.BROKEN, detail=detail)

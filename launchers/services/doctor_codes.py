@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hullworks.settings import Settings
     from hullworks.workflows.qe.pseudos import Family
 
-PW_WAIT_S = 60.0
+PW_WAIT_S = 30.0
 QUESTION_WAIT_S = 8.0
 MPI_LAUNCHERS: Final = ("mpirun", "mpiexec", "orterun", "mpiexec.hydra")
 QUEUE_LAUNCHERS: Final = ("srun", "ibrun", "jsrun", "aprun")

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from hullworks.errors import MissingPartError
+from hullworks.launchers.services.findings import ask
 from hullworks.launchers.services.processes import file_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+ASK_WAIT_S = 10.0
 BUILD_WAIT_S = 1800.0
 """A hundred megabytes over a slow line."""
 _NOT_FOR_CHILDREN: Final = ("HULLWORKS_", "PYTHON", "VIRTUAL_ENV", "__PYVENV")
@@ -125,7 +127,9 @@ class LockedEnvironment:
         if sys.version_info[:2] in self.pythons:
             return sys.executable
         for major, minor in self.pythons:
-            if found := shutil.which(f"python{major}.{minor}"):
+            found = shutil.which(f"python{major}.{minor}")
+            # Version managers put a stand-in on the path for every version, installed or not.
+            if found and ask([found, "--version"], ASK_WAIT_S).status == 0:
                 return found
         versions = " or ".join(f"{major}.{minor}" for major, minor in self.pythons)
         what = f"{self.part} needs Python {versions}, and there is none on the path"
@@ -149,9 +153,7 @@ class LockedEnvironment:
             ) from None
         if done.returncode != 0:
             reason = _reason(done.stdout + done.stderr)
-            raise MissingPartError(
-                f"{self.part} cannot be fetched ({reason})", " ".join(command[1:4]), self._cure(reason)
-            )
+            raise MissingPartError(f"{self.part} cannot be fetched ({reason})", "", self._cure(reason))
 
     def _cure(self, reason: str) -> str:
         if "ensurepip" in reason:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -83,21 +84,29 @@ def ask(
         folder: Its working folder; by default this process's.
     """
     try:
-        done = subprocess.run(
+        with subprocess.Popen(
             list(command),
             cwd=folder,
             env=dict(os.environ if environment is None else environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=wait_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return Answer(None, f"it did not answer within {wait_s:.0f} s")
+            start_new_session=True,  # so that its children end with it
+        ) as process:
+            return _answer(process, wait_s)
     except OSError as error:
         return Answer(None, f"it cannot be started ({error.strerror})")
-    return Answer(done.returncode, done.stdout.decode(errors="replace"))
+
+
+def _answer(process: subprocess.Popen[bytes], wait_s: float) -> Answer:
+    try:
+        output, _ = process.communicate(timeout=wait_s)
+    except subprocess.TimeoutExpired:
+        return Answer(None, f"it did not answer within {wait_s:.0f} s")
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    return Answer(process.returncode, output.decode(errors="replace"))
 
 
 def found_version(pattern: str, answer: Answer) -> str:

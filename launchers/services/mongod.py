@@ -228,6 +228,9 @@ def _end(folder: Path) -> bool:
         if not mark.end(SHUTDOWN_WAIT_S):
             raise ServiceError("the private database does not end", f"process {mark.pid}", "Its disk may hang.")
         ended = True
+    recorded = _recorded(folder)
+    if recorded is not None and recorded.is_ending:
+        recorded.wait(SHUTDOWN_WAIT_S)
     return ended
 
 

@@ -64,10 +64,15 @@ def find_mongod(settings: Settings) -> Program:
     Raises:
         MissingPartError: The package is not installed, or its server does not run on this machine.
     """
-    path = _runnable(_package_file(MONGOD_PACKAGE, MONGOD_FILE), settings.parts_dir / "mongod")
-    program, complaint = _probe(path, {})
-    if program is None and CURL_NAME in complaint:
-        program, complaint = _probe(path, {"LD_LIBRARY_PATH": _curl_path(settings.parts_dir / "curl")})
+    path = _package_file(MONGOD_PACKAGE, MONGOD_FILE)
+    try:
+        path = _runnable(path, settings.parts_dir / "mongod")
+        program, complaint = _probe(path, {})
+        if program is None and CURL_NAME in complaint:
+            program, complaint = _probe(path, {"LD_LIBRARY_PATH": _curl_path(settings.parts_dir / "curl")})
+    except OSError as error:
+        what = f"the embedded MongoDB server cannot be made to run ({error.strerror})"
+        raise MissingPartError(what, str(error.filename or path), "See parts_dir in the settings.") from error
     if program is None:
         raise MissingPartError(f"the embedded MongoDB server does not run here ({complaint})", str(path), ELSEWHERE)
     return program
@@ -147,7 +152,7 @@ def _runnable(path: Path, folder: Path) -> Path:
         return path
     try:
         path.chmod(path.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
-    except PermissionError:
+    except OSError:  # somebody else's file, or a disk that is read only
         return _copied(path, folder / path.name)
     return path
 

@@ -56,6 +56,12 @@ class ProcessMark:
         """Whether it was started on another machine, where it may still run."""
         return self.boot_id != boot_id() and self.host != platform.node()
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether it has ended but still holds files and ports, as a process of many threads does for a moment."""
+        fields = _stat(self.pid)
+        return self.is_alive and fields is not None and fields[0] == "Z"
+
     def to_json(self) -> str:
         """Return the mark as JSON text."""
         return json.dumps(asdict(self))
@@ -81,6 +87,14 @@ class ProcessMark:
         if self.is_alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
+        return self.wait(wait_s)
+
+    def wait(self, wait_s: float) -> bool:
+        """Wait until the process is gone, with its files and ports.
+
+        Returns:
+            Whether it is.
+        """
         deadline = time.monotonic() + wait_s
         while self.is_alive:
             if time.monotonic() > deadline:
@@ -103,7 +117,9 @@ def _stat(pid: int) -> list[str] | None:
         return None
     # The second field is the name in parentheses, which may itself hold blanks and parentheses.
     fields = text[text.rindex(")") + 1 :].split()
-    return None if fields[0] in {"Z", "X", "x"} else fields
+    # A zombie with more than one thread is still ending: its files and ports are not free yet.
+    gone = fields[0] in {"X", "x"} or (fields[0] == "Z" and int(fields[17]) <= 1)
+    return None if gone else fields
 
 
 def boot_id() -> str:
@@ -167,8 +183,9 @@ def _acquire(descriptor: int, path: Path, deadline: float, purpose: str) -> None
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that its owner alone can read, whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a file that its owner alone can read, whole or not at all; the caller holds a lock on its folder."""
+    # The same name each time, so that a writer that was killed leaves one draft at most, until the next.
+    draft = path.with_name(f".{path.name}.draft")
     draft.unlink(missing_ok=True)
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

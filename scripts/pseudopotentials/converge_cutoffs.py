@@ -44,6 +44,9 @@ def main() -> int:
     arguments = parse_arguments()
     data = json.loads(arguments.data.read_text(encoding="utf-8")) if arguments.data.is_file() else {}
     recorded = data.get("elements", {}) if data.get("settings") == recipe["settings"] else {}
+    if arguments.table:
+        sys.stdout.write(markdown_table(recorded))
+        return 0
     command = shlex.split(arguments.command)
     for element in arguments.elements or unfinished(recipe, recorded):
         parameters = gth_parameters(element)
@@ -63,7 +66,18 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--command", default="pw.x", help="command that starts pw.x")
     parser.add_argument("--data", type=Path, default=DATA, help="data file to update")
     parser.add_argument("--max-seconds", type=float, default=120.0, help="time for one element; 0 derives only")
+    parser.add_argument("--table", action="store_true", help="print what is recorded as Markdown, and run nothing")
     return parser.parse_args()
+
+
+def markdown_table(recorded: dict[str, Any]) -> str:
+    """Return the recorded cutoffs in Ry as a Markdown table, by atomic number; a dash where none is proven."""
+    lines = ["| pseudopotential | low | normal | high | cell (edge in Å) | highest run |", "|---|---|---|---|---|---|"]
+    for name, record in sorted(recorded.items(), key=lambda item: gth_parameters(item[0].split("-")[0]).atomic_number):
+        cutoffs = " | ".join("–" if ecut is None else f"{ecut:g}" for ecut in record["ecutwfc_Ry"].values())
+        lattice, edge = record["cell"]
+        lines.append(f"| {name} | {cutoffs} | {lattice} {edge} | {record['runs'][-1][0]:g} |")
+    return "\n".join(lines) + "\n"
 
 
 def unfinished(recipe: dict[str, Any], recorded: dict[str, Any]) -> list[str]:
@@ -87,7 +101,7 @@ def climb(
     cutoffs = derive(runs, atoms, recipe)
     done = {run[0] for run in runs}
     with tempfile.TemporaryDirectory() as scratch:
-        for ecut in (e for e in ladder(parameters, settings) if e not in done):
+        for ecut in (e for e in ladder(parameters, recipe) if e not in done):
             if None not in cutoffs.values() or time.monotonic() - start > max_seconds:
                 break
             for scale in settings["scales"]:
@@ -99,11 +113,11 @@ def climb(
     return {"ecutwfc_Ry": cutoffs, "cell": cell, "atoms": atoms, "code": version, "seconds": seconds, "runs": runs}
 
 
-def ladder(parameters: GthParameters, settings: dict[str, Any]) -> list[float]:
-    """Return the cutoffs in Ry that are worth a run, lowest first."""
+def ladder(parameters: GthParameters, recipe: dict[str, Any]) -> list[float]:
+    """Return the cutoffs in Ry that are worth a run, lowest first; the last three are always among them."""
     radius = min(parameters.local_radius_bohr, *(channel.radius_bohr for channel in parameters.channels), 1.0)
-    first = settings["first_cutoff_times_radius_squared"] / radius**2
-    return [float(ecut) for ecut in settings["ladder_Ry"] if ecut >= min(first, settings["ladder_Ry"][-4])]
+    first = min(recipe["first_cutoff_times_radius_squared"] / radius**2, recipe["ladder_Ry"][-3])
+    return [float(ecut) for ecut in recipe["ladder_Ry"] if ecut >= first]
 
 
 def one_run(

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 import warnings
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from pymatgen.io.cif import CifParser
+from pymatgen.io.cif import CifFile, CifParser
 
-from hullworks.workflows.intake.crystal import normalised
+from hullworks.workflows.intake.crystal import lattice_from_parameters, normalised
 from hullworks.workflows.intake.fields import candidate
 from hullworks.workflows.intake.pieces import Piece, groups, lines
 from hullworks.workflows.intake.rows import ProblemCode, RowProblemError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pymatgen.core.structure import Structure
 
@@ -32,11 +32,30 @@ PARSER_FAILURES: Final = (
     Warning,
     re.error,
 )
-"""What pymatgen's readers raise on text that is not of their format; none of them is documented."""
+"""What pymatgen's readers raise, undocumented, on text that is not of their format; some raise warnings as errors."""
 
 _BLOCK: Final = re.compile(rb"data_", re.IGNORECASE)
-_STRUCTURAL: Final = re.compile(rb"^\s*_(cell|atom_site|symmetry|space_group)", re.IGNORECASE | re.MULTILINE)
-_NAME: Final = re.compile(r"^\s*data_(\S*)", re.IGNORECASE | re.MULTILINE)
+_STRUCTURAL: Final = re.compile(rb"^[ \t]*_(cell|atom_site|symmetry|space_group)", re.IGNORECASE | re.MULTILINE)
+_TEXT: Final = re.compile(r"^;.*?^;", re.MULTILINE | re.DOTALL)
+_NUMBER: Final = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(\(\d*\)?)?")
+_NO_ATOM: Final = re.compile(r"[^A-Za-z]|wat|Wat|OH|O-H|NO3")
+"""Site symbols that pymatgen drops or turns into one atom of a group: unknown, or a molecule."""
+
+_OPERATIONS: Final = (
+    "_symmetry_equiv_pos_as_xyz",
+    "_symmetry_equiv_pos_as_xyz_",
+    "_space_group_symop_operation_xyz",
+    "_space_group_symop_operation_xyz_",
+)
+"""Under which pymatgen looks for symmetry operations."""
+
+_MISMATCHES: Final = ("Missing elements", "Incorrect stoichiometry")
+"""How pymatgen's remarks begin that the sites do not add up to the formula."""
+
+_CELL: Final = tuple(f"_cell_{key}" for key in ("length_a", "length_b", "length_c"))
+_ANGLES: Final = tuple(f"_cell_angle_{key}" for key in ("alpha", "beta", "gamma"))
+_FRACTIONS: Final = tuple(f"_atom_site_fract_{axis}" for axis in "xyz")
+_NAME: Final = re.compile(r"^[ \t]*data_(\S*)", re.IGNORECASE | re.MULTILINE)
 
 
 def split(stream: BinaryIO, limits: Limits) -> Iterator[Piece]:
@@ -72,30 +91,78 @@ def crystal_from_cif(text: str, limits: Limits) -> tuple[Structure, tuple[str, .
     Raises:
         RowProblemError: There is none.
     """
+    text = _TEXT.sub("?", text)  # prose, of which pymatgen would take some lines for data
+    text = "\n".join(line for line in text.splitlines() if line.strip())  # its patterns are slow on blank lines
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
+            for block in CifFile.from_str(text).data.values():
+                _check_values(block.data, limits)
             structures = CifParser.from_str(text).parse_structures(primitive=False, on_error="raise")
+        except RowProblemError:
+            raise
         except PARSER_FAILURES as error:
             raise _reason(text, error) from error
+    remarks = tuple(dict.fromkeys(" ".join(str(item.message).split()) for item in caught))
+    for remark in remarks:
+        if remark.startswith(_MISMATCHES):
+            raise RowProblemError(ProblemCode.FORMULA_MISMATCH, f"sites and formula disagree: {remark[:200]}")
     if not structures:
         raise RowProblemError(ProblemCode.NO_STRUCTURE, "the block describes no structure")
-    return normalised(structures[0], limits), tuple(dict.fromkeys(str(item.message) for item in caught))
+    return normalised(structures[0], limits), remarks
 
 
 def _starts(found: Iterable[Piece]) -> Iterator[tuple[bool, Piece]]:
-    """Yield lines with whether each starts a block: ``data_`` at its head, outside of a text between semicolons."""
-    quoted = False
+    """Yield lines with whether each starts a block: ``data_`` at its head, outside of a text between semicolons.
+
+    The first block starts with the file, since comments stand before it.
+    """
+    quoted = begun = False
     for line in found:
         quoted ^= line.raw.startswith(b";")
-        yield not quoted and _BLOCK.match(line.raw.lstrip()) is not None, line
+        heads = not quoted and _BLOCK.match(line.raw.lstrip()) is not None
+        yield heads and begun, line
+        begun |= heads
+
+
+def _check_values(data: Mapping[str, Any], limits: Limits) -> None:
+    """Refuse what pymatgen would quietly repair, or take hours over."""
+    if all(key in data for key in (*_CELL, *_ANGLES)):
+        lattice_from_parameters([_number(str(data[key]), key) for key in (*_CELL, *_ANGLES)])
+    symbols = _column(data, "_atom_site_type_symbol") or _column(data, "_atom_site_label")
+    if len(symbols) > limits.max_atoms:
+        raise RowProblemError(ProblemCode.TOO_MANY_ATOMS, f"the block lists {len(symbols)} sites")
+    if max(len(_column(data, key)) for key in _OPERATIONS) > limits.max_symmetry_operations:
+        raise RowProblemError(ProblemCode.SYNTAX, "the block lists more symmetry operations than any space group has")
+    for number, symbol in enumerate(symbols, start=1):
+        if _NO_ATOM.match(symbol):
+            raise RowProblemError(ProblemCode.UNKNOWN_ELEMENT, f"site {number} is {symbol[:20]!r}, not an element")
+    for key in _FRACTIONS:
+        for number, value in enumerate(_column(data, key), start=1):
+            _number(value, f"{key} of site {number}")
+    for number, value in enumerate(_column(data, "_atom_site_occupancy"), start=1):
+        if value not in {"?", "."} and _number(value, f"the occupancy of site {number}") <= 0.0:
+            raise RowProblemError(ProblemCode.DISORDERED, f"site {number} has the occupancy {value[:20]}")
+
+
+def _column(data: Mapping[str, Any], key: str) -> list[str]:
+    """Return a loop's column, or the one value that stands outside of a loop."""
+    value = data.get(key) or []
+    return [value] if isinstance(value, str) else value
+
+
+def _number(text: str, what: str) -> float:
+    """Return a CIF number, which may end in its uncertainty in brackets; NaN or unknown is refused."""
+    if _NUMBER.fullmatch(text) is None:
+        raise RowProblemError(ProblemCode.NOT_FINITE, f"{what} is {text[:20]!r}, not a number")
+    return float(text.partition("(")[0])
 
 
 def _reason(text: str, error: Exception) -> RowProblemError:
     """Return the problem behind a reader's error, named by what is missing where that can be told."""
     said = " ".join(str(error).split())[:300]
-    if not re.search(r"^\s*_cell_length_a\s", text, re.IGNORECASE | re.MULTILINE):
+    if not re.search(r"^[ \t]*_cell_length_a\s", text, re.IGNORECASE | re.MULTILINE):
         return RowProblemError(ProblemCode.NO_STRUCTURE, "the block has no _cell_length_a")
-    if not re.search(r"^\s*_atom_site_fract_x\s", text, re.IGNORECASE | re.MULTILINE):
+    if not re.search(r"^[ \t]*_atom_site_fract_x\s", text, re.IGNORECASE | re.MULTILINE):
         return RowProblemError(ProblemCode.NO_STRUCTURE, "the block has no _atom_site_fract_x")
     return RowProblemError(ProblemCode.SYNTAX, f"the CIF cannot be read: {said or type(error).__name__}")

@@ -25,6 +25,11 @@ _ION: Final = re.compile(r"([A-Z][a-z]?)(?:\d*\.?\d*[+-])?(?:,spin=-?\d+\.?\d*)?
 _ISOTOPES: Final = {"D": "H", "T": "H"}
 """Isotopes share their element's electrons, so DFT cannot tell them apart."""
 
+_PARAMETERS: Final = ("a", "b", "c", "alpha", "beta", "gamma")
+_FLAT: Final = 180.0
+_NO_VOLUME: Final = 1e-10
+"""Squared volume of a cell with unit lengths that is zero but for rounding."""
+
 _ELEMENTS: Final = frozenset(Element.__members__)
 _FULL: Final = 1e-3
 """How far an occupancy may be from 1: files round to three or four decimals."""
@@ -111,8 +116,10 @@ def crystal_from_dict(data: Mapping[str, Any], limits: Limits) -> Structure:
         if len(sites) > limits.max_atoms:
             raise _too_many(len(sites), limits)
         symbols = [_only_species(site, number) for number, site in enumerate(sites, start=1)]
-        coordinates = _coordinates(matrix, sites)
+        coordinates = _coordinates(matrix, sites, limits)
         moments = [(site.get("properties") or {}).get("magmom") for site in sites]
+    except RowProblemError:  # a ValueError too, and already with its reason
+        raise
     except KeyError as error:
         raise RowProblemError(ProblemCode.WRONG_SHAPE, f"the structure has no {error}") from error
     except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -154,15 +161,28 @@ def contact_distances(structure: Structure) -> FloatArray:
     return distances
 
 
+def lattice_from_parameters(parameters: Sequence[float]) -> FloatArray:
+    """Return the lattice vectors, Angstrom, shape (3, 3), of three lengths in Angstrom and three angles in degrees.
+
+    Raises:
+        RowProblemError: A parameter is not finite, or no cell with a volume has these parameters.
+    """
+    lengths, angles = np.array(parameters[:3], dtype=np.float64), np.array(parameters[3:], dtype=np.float64)
+    if not (np.isfinite(lengths).all() and np.isfinite(angles).all()):
+        raise RowProblemError(ProblemCode.NOT_FINITE, "a lattice parameter is not finite")
+    cosines = np.cos(np.radians(angles))
+    squared_volume = 1.0 - float((cosines**2).sum()) + 2.0 * float(cosines.prod())  # of the cell with unit lengths
+    if (lengths <= 0.0).any() or (angles <= 0.0).any() or (angles >= _FLAT).any() or squared_volume <= _NO_VOLUME:
+        raise RowProblemError(ProblemCode.NO_VOLUME, f"no cell has the parameters {', '.join(map(str, parameters))}")
+    return np.array(Lattice.from_parameters(*lengths, *angles).matrix, dtype=np.float64)
+
+
 def _check_numbers(matrix: FloatArray, fractional: FloatArray, limits: Limits) -> None:
     if len(fractional) == 0:
         raise RowProblemError(ProblemCode.NO_STRUCTURE, "the structure has no atoms")
     if len(fractional) > limits.max_atoms:
         raise _too_many(len(fractional), limits)
-    if not np.isfinite(matrix).all() or np.abs(matrix).max() > limits.max_cell_length:
-        raise RowProblemError(
-            ProblemCode.NOT_FINITE, f"a lattice vector is not finite, or beyond {limits.max_cell_length} A"
-        )
+    _check_lattice(matrix, limits)
     bad = ~(np.abs(fractional) <= limits.max_fractional_coordinate).all(axis=1)
     if bad.any():
         raise RowProblemError(
@@ -176,6 +196,12 @@ def _check_numbers(matrix: FloatArray, fractional: FloatArray, limits: Limits) -
         )
 
 
+def _check_lattice(matrix: FloatArray, limits: Limits) -> None:
+    if not (np.abs(matrix) <= limits.max_cell_length).all():
+        what = f"a lattice vector is not finite, or beyond {limits.max_cell_length} A"
+        raise RowProblemError(ProblemCode.NOT_FINITE, what)
+
+
 def _too_many(n_atoms: int, limits: Limits) -> RowProblemError:
     return RowProblemError(ProblemCode.TOO_MANY_ATOMS, f"the cell has {n_atoms} atoms (limit {limits.max_atoms})")
 
@@ -185,10 +211,7 @@ def _lattice(data: Any) -> FloatArray:  # noqa: ANN401 - any JSON value
         if not all(data.get("pbc") or (True,)):
             raise RowProblemError(ProblemCode.NOT_PERIODIC, f"pbc is {data['pbc']}")
         if "matrix" not in data:
-            lengths_angles = [float(data[key]) for key in ("a", "b", "c", "alpha", "beta", "gamma")]
-            if not np.isfinite(lengths_angles).all():
-                raise RowProblemError(ProblemCode.NOT_FINITE, "a lattice parameter is not finite")
-            return np.array(Lattice.from_parameters(*lengths_angles).matrix, dtype=np.float64)
+            return lattice_from_parameters([float(data[key]) for key in _PARAMETERS])
         data = data["matrix"]
     return np.array(data, dtype=np.float64).reshape(3, 3)
 
@@ -204,20 +227,21 @@ def _only_species(site: Mapping[str, Any], number: int) -> str:
     return symbol
 
 
-def _coordinates(matrix: FloatArray, sites: Sequence[Mapping[str, Any]]) -> FloatArray:
+def _coordinates(matrix: FloatArray, sites: Sequence[Mapping[str, Any]], limits: Limits) -> FloatArray:
     """Return fractional coordinates from ``abc``, or from ``xyz`` when a site has no ``abc``."""
     if all("abc" in site for site in sites):
         return np.array([site["abc"] for site in sites], dtype=np.float64).reshape(-1, 3)
     cartesian = np.array([site["xyz"] for site in sites], dtype=np.float64).reshape(-1, 3)
-    return fractional_of(cartesian, matrix)
+    return fractional_of(cartesian, matrix, limits)
 
 
-def fractional_of(cartesian: FloatArray, matrix: FloatArray) -> FloatArray:
+def fractional_of(cartesian: FloatArray, matrix: FloatArray, limits: Limits) -> FloatArray:
     """Return fractional coordinates, shape (n, 3), of Cartesian ones in Angstrom.
 
     Raises:
-        RowProblemError: The lattice has no volume.
+        RowProblemError: The lattice is not finite, or has no volume.
     """
+    _check_lattice(matrix, limits)
     if not abs(np.linalg.det(matrix)) > 0.0:
         raise RowProblemError(ProblemCode.NO_VOLUME, "the lattice vectors span no volume")
     return np.asarray(np.linalg.solve(matrix.T, cartesian.T).T, dtype=np.float64)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _COUNT: Final = re.compile(rb"\s*\d+\s*")
 _PAIR: Final = re.compile(
-    r"""(?P<key>[^\s=]+)\s*=\s*(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|\{(?P<braces>[^}]*)\}|(?P<bare>\S*))"""
+    r"""(?<!\S)(?P<key>[^\s=]+)\s*=\s*(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|\{(?P<braces>[^}]{0,2000})\}|(?P<bare>\S*))"""
 )
 _DEFAULT_COLUMNS: Final = "species:S:1:pos:R:3"
 _MOMENT_COLUMNS: Final = ("magmoms", "initial_magmoms", "magmom")
@@ -52,6 +52,8 @@ def parse(row: Piece, default_name: str, limits: Limits) -> tuple[CandidateInput
     atoms = [line for line in text[_HEADER_LINES:] if line.strip()]
     if len(text) < _HEADER_LINES or text[0].strip().lstrip("0") != str(len(atoms) or ""):
         raise RowProblemError(ProblemCode.SYNTAX, f"{text[0].strip()[:20]} atoms announced, {len(atoms)} lines follow")
+    if len(text[1]) > limits.max_comment_length:
+        raise RowProblemError(ProblemCode.TOO_LONG, f"the comment line has {len(text[1])} characters")
     info = _info(text[1])
     structure = _structure(info, atoms, limits)
     fields = nested(info)
@@ -72,7 +74,7 @@ def _structure(info: dict[str, Any], atoms: Sequence[str], limits: Limits) -> St
         raise RowProblemError(ProblemCode.WRONG_SHAPE, f"the frame has no column {error}") from error
     except (ValueError, IndexError) as error:
         raise RowProblemError(ProblemCode.SYNTAX, f"a column is not of its type: {error}") from error
-    return build_crystal(matrix, symbols, fractional_of(positions, matrix), limits, moments)
+    return build_crystal(matrix, symbols, fractional_of(positions, matrix, limits), limits, moments)
 
 
 def _lattice(info: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:

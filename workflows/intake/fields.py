@@ -25,6 +25,9 @@ PREDICTED: Final = frozenset(Prediction.model_fields) | {"predicted_e_hull", "pr
 _INT64: Final = 2**63
 """Integers from here on do not fit any database."""
 
+_MAX_CHECKED: Final = 50
+"""Unknown fields of a row that are compared with the known names."""
+
 _MAX_FAULTS: Final = 3
 """Faults of a row that its reason lists; the rest are counted."""
 
@@ -101,7 +104,8 @@ def _label(key: str, text: str | None, limits: Limits) -> str:
 
 def _misspelt(extra: Mapping[str, Any]) -> list[str]:
     """Return a remark for each unknown field that resembles a known one."""
-    close = {key: difflib.get_close_matches(key, KNOWN, n=1, cutoff=0.8) for key in extra}
+    unknown = list(extra)[:_MAX_CHECKED]
+    close = {key: difflib.get_close_matches(key, KNOWN, n=1, cutoff=0.8) for key in unknown}
     return [f"field {key!r} is not known; is it {match[0]!r}?" for key, match in close.items() if match]
 
 

@@ -62,14 +62,13 @@ _BINARY_SHARE: Final = 0.05
 _NUL_SHARE: Final = 0.3
 """Share of control bytes from which even valid UTF-8 is no text: UTF-16 has 0.5 NULs."""
 
-_NUMBERS: Final = re.compile(rb"(\s*[-+]?[\d.]+(?:[eE][-+]?\d+)?){3}\s*")
 _SNIFFED: Final = (
-    (re.compile(rb"\s*\[\s*[\[{\]]"), Format.JSON),
-    (re.compile(rb"\s*\{[ \t]*\r?\n"), Format.JSON),
-    (re.compile(rb"\s*\{"), Format.JSONL),
-    (re.compile(rb"(?im)(?:^|\A.*\n)\s*data_\S*"), Format.CIF),
-    (re.compile(rb"\s*\d+\s*\n[^\n]*(Lattice|Properties)\s*="), Format.EXTXYZ),
-    (re.compile(rb"[^\n]*(,|^)\"?(cif|structure)\"?(,|\r?\n)"), Format.CSV),
+    (re.compile(rb"\A\s*\[\s*[\[{\]]"), Format.JSON),
+    (re.compile(rb"\A\s*\{[ \t]*\r?\n"), Format.JSON),
+    (re.compile(rb"\A\s*\{"), Format.JSONL),
+    (re.compile(rb"\A[ \t]*\d+[ \t]*\r?\n[^\n]*(Lattice|Properties)\s*="), Format.EXTXYZ),
+    (re.compile(rb"(?im)^[ \t]*data_\S*[ \t]*\r?$"), Format.CIF),
+    (re.compile(rb"\A([^\n]*,)?\"?(cif|structure)\"?(,|\r?\n)"), Format.CSV),
 )
 """What a file's start looks like, tried in this order."""
 
@@ -109,9 +108,9 @@ def opened(path: Path) -> BinaryIO:
     """
     try:
         _check_kind(path)
+        with path.open("rb") as probe:
+            head = probe.read(len(_GZIP))
         stream = path.open("rb")
-        head = stream.read(len(_GZIP))
-        stream.seek(0)
     except OSError as error:
         raise RowProblemError(ProblemCode.UNREADABLE, f"the file cannot be read: {error.strerror or error}") from error
     if head == _GZIP:
@@ -219,9 +218,16 @@ def _check_text(head: bytes) -> None:
 
 def _sniffed(head: bytes) -> Format:
     for pattern, kind in _SNIFFED:
-        if pattern.match(head):
+        if pattern.search(head):
             return kind
-    body = head.replace(b"\r\n", b"\n").split(b"\n")
-    if len(body) > 5 and all(_NUMBERS.fullmatch(line) for line in body[2:5]):  # noqa: PLR2004 - the lattice's lines
+    if _is_lattice(head.splitlines()[2:5]):
         return Format.POSCAR
     raise RowProblemError(ProblemCode.UNKNOWN_FORMAT, "neither name nor content tells the format")
+
+
+def _is_lattice(lines: list[bytes]) -> bool:
+    """Return whether some lines are three lattice vectors."""
+    try:
+        return [len([float(word) for word in line.split()]) for line in lines] == [3, 3, 3]
+    except ValueError:
+        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from hullworks.workflows.intake.cif import crystal_from_cif
@@ -121,8 +122,7 @@ def _integer(digits: str) -> int:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     built = dict(pairs)
     if len(built) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise RowProblemError(ProblemCode.SYNTAX, f"key {twice[:40]!r} stands twice in one object")
     return built
 

@@ -23,6 +23,10 @@ class Limits(BaseModel):
     """Longest file of a kind that is read whole, bytes."""
     max_atoms: int = Field(gt=0)
     """Most atoms in a row's cell."""
+    max_symmetry_operations: int = Field(gt=0)
+    """Most symmetry operations of a CIF block."""
+    max_comment_length: int = Field(gt=0)
+    """Longest comment line of an extended XYZ frame, characters."""
     max_depth: int = Field(gt=0)
     """Deepest nesting of the fields beside the structure."""
     max_label_length: int = Field(gt=0)

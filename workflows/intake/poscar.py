@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from pymatgen.io.vasp.inputs import Poscar
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from hullworks.workflows.intake.limits import Limits
     from hullworks.workflows.intake.rows import CandidateInput
 
+_DIGITS: Final = 7
+"""Digits of a count of atoms that can be right at all."""
+
 
 def split(stream: BinaryIO, limits: Limits) -> Iterator[Piece]:
     """Yield the file as its one row."""
@@ -32,6 +35,7 @@ def parse(row: Piece, default_name: str, limits: Limits) -> tuple[CandidateInput
         RowProblemError: The file holds no crystal, or does not name its elements.
     """
     text = text_of(row.raw)
+    _check_counts(text.splitlines())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -43,3 +47,10 @@ def parse(row: Piece, default_name: str, limits: Limits) -> tuple[CandidateInput
         raise RowProblemError(ProblemCode.UNKNOWN_ELEMENT, "the POSCAR does not name its elements")
     built, _ = candidate(normalised(poscar.structure, limits), {}, default_name, limits)
     return built, tuple(dict.fromkeys(str(item.message) for item in caught))
+
+
+def _check_counts(lines: list[str]) -> None:
+    """Refuse counts of atoms beyond the lines of the file, for which pymatgen would make room first."""
+    for word in " ".join(lines[5:7]).split():
+        if word.isdecimal() and (len(word) > _DIGITS or int(word) > len(lines)):
+            raise RowProblemError(ProblemCode.SYNTAX, f"the POSCAR announces {word[:20]} atoms in {len(lines)} lines")

@@ -51,6 +51,7 @@ class ProblemCode(StrEnum):
     UNKNOWN_ELEMENT: a site holds no element of the periodic table.
     DISORDERED: a site is partially or multiply occupied.
     OVERLAP: two atoms share one place.
+    FORMULA_MISMATCH: the sites do not add up to the formula beside them; often hydrogens are missing.
     TOO_MANY_ATOMS: the cell is beyond the limit of atoms.
     BAD_PREDICTION: the prediction is not a set of finite numbers, or its uncertainty is negative.
     """
@@ -70,6 +71,7 @@ class ProblemCode(StrEnum):
     UNKNOWN_ELEMENT = "unknown_element"
     DISORDERED = "disordered"
     OVERLAP = "overlap"
+    FORMULA_MISMATCH = "formula_mismatch"
     TOO_MANY_ATOMS = "too_many_atoms"
     BAD_PREDICTION = "bad_prediction"
 
@@ -93,6 +95,7 @@ NEXT_STEPS: Final[Mapping[ProblemCode, str]] = MappingProxyType(
         _C.UNKNOWN_ELEMENT: "Name each site by an element of the periodic table.",
         _C.DISORDERED: "Give an ordered structure, for instance one of its ordered approximants.",
         _C.OVERLAP: "Remove doubled sites, and check the unit of the coordinates.",
+        _C.FORMULA_MISMATCH: "Add the missing sites (hydrogens?), or correct the formula.",
         _C.TOO_MANY_ATOMS: "Give the primitive cell, or a smaller approximant.",
         _C.BAD_PREDICTION: "Give finite numbers in eV/atom and an uncertainty that is not negative, or leave them out.",
     }

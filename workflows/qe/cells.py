@@ -59,7 +59,7 @@ def primitive_cell(structure: Structure, tolerance_A: float | None = None) -> St
     tolerance = cell_rule().symmetry_tolerance_A if tolerance_A is None else tolerance_A
     symbols = sorted({site.specie.symbol for site in structure})
     kinds = [symbols.index(site.specie.symbol) for site in structure]
-    cell = (structure.lattice.matrix, structure.frac_coords, kinds)
+    cell = (structure.lattice.matrix.tolist(), structure.frac_coords.tolist(), kinds)
     found = spglib.standardize_cell(cell, to_primitive=True, no_idealize=False, symprec=tolerance)
     if found is None:
         return structure

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hullworks.errors import LevelError
 from hullworks.levels import DEFAULT_FAMILY, LevelOfTheory
+from hullworks.workflows.landing import FinishedCalculation, land
+from hullworks.workflows.qe.flows import QeRelaxRelaxStaticMaker
 from hullworks.workflows.qe.protocols import level_of_theory, load_protocol, protocol_names
 from hullworks.workflows.qe.pseudos import Family, load_family
+from hullworks.workflows.qe.task_document import QeTaskDoc
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jobflow import Flow
     from pymatgen.core import Structure
 
@@ -92,4 +97,52 @@ def build_flow(structure: Structure, level: LevelOfTheory, context: CalculationC
             level.key,
             "Submit the batch again at the present level.",
         )
-    return _flow(structure, level, context)
+    maker = QeRelaxRelaxStaticMaker.at(level, name=context.name)
+    metadata = {"candidate_id": context.candidate_id, "calculation_id": context.calculation_id}
+    return maker.make(structure, metadata=metadata, land=lambda static, relax: land(static, relax, context.as_dict()))
+
+
+def read_result(static: Mapping[str, Any], relaxation: Mapping[str, Any]) -> FinishedCalculation:
+    """Return what the steps' documents say, in the words that all codes share.
+
+    Args:
+        static: Document of the static step.
+        relaxation: Document of the last round of the last relaxation.
+
+    Raises:
+        ValueError: A document is not one of a step.
+    """
+    last, relaxed = QeTaskDoc.model_validate(static), QeTaskDoc.model_validate(relaxation)
+    return FinishedCalculation(
+        structure=last.structure,
+        initial_structure=last.initial_structure,
+        energy_eV_per_atom=last.energy_eV_per_atom,
+        relaxed_energy_eV_per_atom=relaxed.energy_eV_per_atom,
+        convergence_error_eV_per_atom=relaxed.convergence_error_eV_per_atom,
+        succeeded=last.succeeded and relaxed.succeeded,
+        level=LevelOfTheory.from_dict(last.level),
+        results=_results(last, relaxed),
+        provenance={
+            "static_dir": last.run_dir,
+            "relax_dirs": [step.run_dir for step in relaxed.rounds],
+            "host": last.host,
+            "code_version": last.code_version,
+            "input_sha256": last.input_sha256,
+            "corrections": [*relaxed.corrections, *last.corrections],
+        },
+    )
+
+
+def _results(static: QeTaskDoc, relaxed: QeTaskDoc) -> dict[str, Any]:
+    return {
+        "pressure_kbar": static.pressure_kbar,
+        "max_force_eV_per_A": static.max_force_eV_per_A,
+        "gap_eV": static.gap_eV,
+        "total_magnetization_muB": static.total_magnetization_muB,
+        "smearing_eV_per_atom": static.smearing_eV_per_atom,
+        "k_mesh": static.mesh,
+        "n_k_points": static.n_k_points,
+        "ecutwfc_Ry": static.ecutwfc_Ry,
+        "ecutrho_Ry": static.ecutrho_Ry,
+        "relax_rounds": len(relaxed.rounds),
+    }

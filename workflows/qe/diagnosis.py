@@ -260,7 +260,7 @@ def wrong_pseudopotential(facts: Facts) -> Finding | None:
     wanted = list(facts.files.parsed_input.pseudo_files.items())
     folder = facts.files.parsed_input.keywords.get("pseudo_dir")
     for (label, _), read in zip(wanted, facts.scan.pseudos, strict=False):
-        if read.element != element_of(label):
+        if element_of(read.element) not in {None, element_of(label)}:
             text = f"{read.path} is for {read.element}, not for {label}"
             return Finding(_O.PSEUDO_WRONG, (Evidence(facts.output_name, None, text),))
         if folder and read.path and PurePosixPath(read.path).parent != PurePosixPath(folder):

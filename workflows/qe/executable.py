@@ -6,13 +6,13 @@ import os
 import shlex
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hullworks.errors import MissingPartError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from hullworks.settings import Settings
 
@@ -67,7 +67,9 @@ def embedded_python(parts_dir: Path) -> Path:
     return parts_dir / EMBEDDED_FOLDER / "bin" / "python"
 
 
-def pw_environment(environ: Mapping[str, str] | None = None, *, threads: int = 1, root: bool | None = None) -> dict[str, str]:
+def pw_environment(
+    environ: Mapping[str, str] | None = None, *, threads: int = 1, root: bool | None = None
+) -> dict[str, str]:
     """Return the environment for pw.x.
 
     Args:

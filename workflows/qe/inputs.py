@@ -113,7 +113,11 @@ class PwInput:
 
 
 def build_pw_input(
-    calculation: Calculation, structure: Structure, protocol: Protocol, family: Family, overrides: tuple[Override, ...] = ()
+    calculation: Calculation,
+    structure: Structure,
+    protocol: Protocol,
+    family: Family,
+    overrides: tuple[Override, ...] = (),
 ) -> PwInput:
     """Return the input that a protocol gives for a structure.
 

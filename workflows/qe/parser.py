@@ -62,6 +62,8 @@ class QeRun:
         opt_converged: Whether the relaxation converged; None for a run without one.
         ionic_steps: Every evaluated geometry in order, without the final SCF of a vc-relax.
         final_scf: Whether the last evaluation is the final SCF of a vc-relax.
+        relaxation_ended: Whether the optimiser printed its end, converged or not. A vc-relax that was cut off after it
+            was cut in its final SCF, and a restart there loses charge.
         scf_iterations: Iterations of each self-consistent cycle that converged.
         bfgs_resets: How often BFGS threw its history away.
         fermi_eV: Fermi energy or highest occupied level.
@@ -97,6 +99,7 @@ class QeRun:
     opt_converged: bool | None = None
     ionic_steps: tuple[IonicStep, ...] = ()
     final_scf: bool = False
+    relaxation_ended: bool = False
     scf_iterations: tuple[int, ...] = ()
     bfgs_resets: int = 0
     fermi_eV: float | None = None
@@ -271,6 +274,7 @@ def _assemble(facts: Facts, finding: Finding) -> QeRun:
         opt_converged=_opt_converged(facts, scan),
         ionic_steps=steps,
         final_scf=bool(scan.cycles) and scan.cycles[-1].final,
+        relaxation_ended=scan.relaxation_ended,
         scf_iterations=tuple(scan.scf_iterations),
         bfgs_resets=scan.bfgs_resets,
         fermi_eV=_first(bands.fermi_eV if bands else None, scan.fermi_eV),

@@ -28,7 +28,7 @@ class Protocol:
     """The numbers of one protocol at one stage; ``protocols.yaml`` gives the reason of each.
 
     >>> load_protocol("fast").kpoint_rule
-    '0.30/A'
+    '0.25/A'
 
     Attributes:
         name: Name of the protocol.

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _SNIFF_BYTES: Final = 16384
 _SMALL_BYTES: Final = 4 * 2**20
 _XML_BYTES: Final = 2**30
+_ROOT_BYTES: Final = 512
+"""The root element of an XML file of pw.x has begun by then."""
 _GZIP: Final = b"\x1f\x8b"
 _STARTED = re.compile(rb"Program PWSCF.*starts on\s+(\d{1,2}[A-Za-z]{3}\d{4}) at\s+([\d: ]+)")
 _INPUT = re.compile(rb"^\s*&(control|system)\b", re.IGNORECASE | re.MULTILINE)
@@ -63,10 +65,9 @@ class RunFiles:
 
 def open_bytes(path: Path) -> BinaryIO:
     """Open a file, unpacking gzip."""
-    raw = path.open("rb")
-    if raw.peek(2)[:2] != _GZIP:
-        return raw
-    return cast("BinaryIO", gzip.GzipFile(fileobj=raw))
+    with path.open("rb") as raw:
+        packed = raw.read(len(_GZIP)) == _GZIP
+    return cast("BinaryIO", gzip.open(path)) if packed else path.open("rb")
 
 
 def read_bytes(path: Path, limit: int = _SMALL_BYTES) -> bytes:
@@ -84,8 +85,8 @@ def read_bytes(path: Path, limit: int = _SMALL_BYTES) -> bytes:
 def read_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a file as text, bytes that are no text replaced; ends early where it cannot be read."""
     try:
-        with open_bytes(path) as stream:
-            yield from io.TextIOWrapper(stream, encoding="utf-8", errors="replace")
+        with io.TextIOWrapper(open_bytes(path), encoding="utf-8", errors="replace") as lines:
+            yield from lines
     except (OSError, EOFError, zlib.error):
         return
 
@@ -189,8 +190,8 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _is_xml(path: Path) -> bool:
-    """Whether pw.x began this file; an empty one with the right name counts as cut."""
+    """Whether pw.x began this file; one with the right name that ends before its root element counts as cut."""
     if not (_XML_NAME.search(path.name) and _is(path, stat.S_ISREG)):
         return False
-    head = read_bytes(path, 2048)
-    return b"quantum-espresso" in head or len(head) < 64  # noqa: PLR2004 - cut before the root element
+    head = read_bytes(path, _SNIFF_BYTES)
+    return b"quantum-espresso" in head or len(head) < _ROOT_BYTES

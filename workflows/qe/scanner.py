@@ -145,8 +145,14 @@ class Scanner:
             self._geometry = None
 
     def total_energy(self, text: str) -> None:
-        """Open a cycle: ``!    total energy              =     -15.53054396 Ry``."""
+        """Open a cycle: ``!    total energy              =     -15.53054396 Ry``.
+
+        Where one more step follows, BFGS did not give up, whatever it said about its history.
+        """
         energy = number_after(text, "=")
+        if not self.scan.relaxation_ended:
+            gave_up = QeOutcome.BFGS_GAVE_UP
+            self.scan.notices = [entry for entry in self.scan.notices if entry[0].outcome is not gave_up]
         if energy is not None:
             self.scan.cycles.append(Cycle(self._line, energy, self._geometry, self.scan.relaxation_ended))
 
@@ -182,13 +188,9 @@ class Scanner:
             self._amend(pressure_kbar=number_after(text, "P="))
             self._rows, self._block = [], self._stress_row
 
-    def bfgs_message(self, text: str) -> None:
-        """Keep what BFGS says about its history; when it goes on with a new trust radius it has not given up."""
-        if text.startswith("small trust_radius") or "resetting bfgs history" in text:
-            self.scan.bfgs_resets += 1
-        elif text.startswith("new trust radius"):
-            gave_up = QeOutcome.BFGS_GAVE_UP
-            self.scan.notices = [entry for entry in self.scan.notices if entry[0].outcome is not gave_up]
+    def bfgs_reset(self, text: str) -> None:
+        """Count how often BFGS throws its history away."""
+        self.scan.bfgs_resets += text.endswith("resetting bfgs history")
 
     def end_of_relaxation(self, text: str) -> None:
         """Note the end of the relaxation."""
@@ -388,8 +390,8 @@ _WORDS: Final[Mapping[str, Handler]] = MappingProxyType(
         "Forces acting": Scanner.forces,
         "CELL_PARAMETERS": Scanner.cell_parameters,
         "ATOMIC_POSITIONS": Scanner.atomic_positions,
-        "small trust_radius": Scanner.bfgs_message,
-        "new trust radius": Scanner.bfgs_message,
+        "small trust_radius": Scanner.bfgs_reset,
+        "resetting bfgs history": Scanner.bfgs_reset,
         "End of BFGS": Scanner.end_of_relaxation,
         "End of damped": Scanner.end_of_relaxation,
         "PWSCF   ": Scanner.clock,

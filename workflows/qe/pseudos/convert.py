@@ -1,8 +1,8 @@
 """Goedecker-Teter-Hutter parameters written as a UPF 2.0.1 file, with the same bytes on every machine.
 
-Quantum ESPRESSO up to 7.2 leaves the angular part of the non-local stress out when it reads these parameters from
-its own ``.gth`` format, so that cells relax wrongly. The same functions on a radial mesh take the general code path,
-whose stress is right (``docs/pseudopotentials.md`` gives the measurements).
+Quantum ESPRESSO 6.7 leaves the angular part of the non-local stress out when it reads these parameters from its own
+``.gth`` format, so that cells relax wrongly. The same functions on a radial mesh take the general code path, whose
+stress is right in every version (``docs/pseudopotentials.md`` gives the measurements).
 
 A level of theory is named by the contents of its files, so the last printed digit must not depend on the processor's
 or the C library's exponential function. All arithmetic is therefore decimal, with 34 digits of which 13 are printed:
@@ -199,10 +199,10 @@ def _nonlocal_section(parameters: GthParameters, mesh: Sequence[Decimal]) -> str
         return "<PP_NONLOCAL>\n</PP_NONLOCAL>\n"
     betas = []
     for number, (channel, i) in enumerate(projectors, start=1):
-        end = _projector_end(channel, mesh)
+        end, momentum = _projector_end(channel, mesh), channel.angular_momentum
         extra = (
-            f' index="{number}" label="{channel.angular_momentum}{i}" angular_momentum="{channel.angular_momentum}" cutoff_radius_index="{end}"'
-            f' cutoff_radius="{mesh[end - 1]:.12E}"'
+            f' index="{number}" label="{momentum}{i}" angular_momentum="{momentum}"'
+            f' cutoff_radius_index="{end}" cutoff_radius="{mesh[end - 1]:.12E}"'
         )
         betas.append(_array(f"PP_BETA.{number}", projector(channel, i, mesh), extra))
     strengths = _array("PP_DIJ", list(_strengths(projectors)))
@@ -213,11 +213,8 @@ def _strengths(projectors: Sequence[tuple[GthChannel, int]]) -> Iterator[Decimal
     """Yield D_ij = 2 h_ij in Ry, row by row; projectors of unlike angular momentum do not couple."""
     for left, i in projectors:
         for right, j in projectors:
-            yield (
-                2 * Decimal(str(left.matrix()[i - 1][j - 1]))
-                if left.angular_momentum == right.angular_momentum
-                else Decimal(0)
-            )
+            same = left.angular_momentum == right.angular_momentum
+            yield 2 * Decimal(str(left.matrix()[i - 1][j - 1])) if same else Decimal(0)
 
 
 def _array(tag: str, values: Sequence[Decimal], extra: str = "") -> str:

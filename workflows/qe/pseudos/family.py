@@ -18,7 +18,7 @@ from hullworks.errors import PseudopotentialError
 from hullworks.workflows.qe.pseudos.convert import gth_to_upf
 from hullworks.workflows.qe.pseudos.gth import GthParameters, gth_elements, gth_parameters
 from hullworks.workflows.qe.pseudos.tables import TableEntry, check_stringency, find_table, read_table
-from hullworks.workflows.qe.pseudos.upf import read_upf_header
+from hullworks.workflows.qe.pseudos.upf import SYMBOLS, read_upf_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -71,12 +71,15 @@ class Pseudo:
         Raises:
             PseudopotentialError: The file is gone or is no longer the one that the family was loaded with.
         """
-        made = isinstance(self.source, GthParameters)
-        content = gth_to_upf(self.source) if isinstance(self.source, GthParameters) else _read(self.source)
+        if isinstance(self.source, GthParameters):
+            content, where = gth_to_upf(self.source), ""
+            next_step = "The converter and its shipped digests disagree: install HullWorks again, or report it"
+        else:
+            content, where = _read(self.source), str(self.source)
+            next_step = "Load the family again to accept the change"
         if hashlib.sha256(content).hexdigest() != self.sha256:
             what = f"the pseudopotential of {self.element} is not the one of this family (expected {self.filename})"
-            next_step = "Report this machine" if made else "Load the family again to accept the change"
-            raise PseudopotentialError(what, "" if made else str(self.source), next_step)
+            raise PseudopotentialError(what, where, next_step)
         return content
 
 
@@ -297,7 +300,8 @@ def _check_label(path: Path, element: str, label: str | None) -> None:
     """The file's own element against the table's, or against the beginning of its name where that is an element."""
     if label is None:
         match = _LABEL.match(path.name)
-        label = match[1].capitalize() if match else element
+        label = match[1].capitalize() if match else ""
+        label = label if label in SYMBOLS else element
     if label != element:
         what = f"the file is labelled {label}, but its content is a pseudopotential of {element}"
         raise PseudopotentialError(what, str(path), "pw.x would not notice: rename or remove the file")

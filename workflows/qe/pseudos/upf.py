@@ -16,6 +16,14 @@ _TAG = re.compile(r"<(/?)(PP_\w+(?:\.\d+)*)\b((?:[^>\"']|\"[^\"]*\"|'[^']*')*)>"
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _ONE_PER_MESH_POINT = ("PP_R", "PP_RHOATOM", "PP_LOCAL")
 _KINDS = {"NC": "NC", "SL": "NC", "US": "US", "USPP": "US", "PAW": "PAW", "1/r": "NC"}
+_SYMBOLS_TEXT = """
+H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo Tc
+Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi
+Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og
+"""
+SYMBOLS = frozenset(_SYMBOLS_TEXT.split())
+"""Symbols of all elements."""
+
 _DAMAGED = "Get the file again from its source"
 _V1_LINES = 11
 """Lines of a version 1 header that are read by position (Modules/read_upf_v1.f90)."""
@@ -164,7 +172,7 @@ def _is_true(word: str) -> bool:
 
 def _symbol(word: str, where: str) -> str:
     symbol = word.strip().capitalize()
-    if not re.fullmatch(r"[A-Z][a-z]?", symbol):
+    if symbol not in SYMBOLS:
         raise PseudopotentialError(f"the UPF header names no element: {word!r}", where, _DAMAGED)
     return symbol
 

@@ -1,0 +1,118 @@
+"""Cures for electrons that do not settle."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hullworks.workflows.qe.handlers.base import Cure, Remedy, change, go_on
+from hullworks.workflows.qe.outcomes import QeOutcome
+
+if TYPE_CHECKING:
+    from hullworks.workflows.qe.inputs import PwInput
+    from hullworks.workflows.qe.parser import QeRun
+
+
+class MoreIterations(Cure):
+    """The cycle was cut off while it converged: metals and magnets with many states at the Fermi energy are slow.
+
+    Source: recorded runs; pw.x names no limit of its own but the default of 100.
+    """
+
+    outcomes = frozenset({QeOutcome.SCF_NOT_CONVERGED})
+
+    def remedy(self, run: QeRun, asked: PwInput) -> Remedy | None:
+        """Allow more iterations, if fewer were."""
+        wanted = int(self.rule.numbers["electron_maxstep"])
+        present = asked.setting("ELECTRONS", "electron_maxstep")
+        if isinstance(present, int) and present >= wanted:
+            return None
+        return go_on(run, change(asked, ELECTRONS__electron_maxstep=wanted))
+
+
+class GentlerMixing(Cure):
+    """Charge sloshes between iterations when too much of the new density is taken at a time.
+
+    Source: aiida-quantumespresso, handler for exit code 410.
+    """
+
+    outcomes = frozenset({QeOutcome.SCF_NOT_CONVERGED, QeOutcome.FERMI_NOT_FOUND})
+
+    def remedy(self, run: QeRun, asked: PwInput) -> Remedy | None:
+        """Take a smaller share of the new density, down to a least one."""
+        present = asked.setting("ELECTRONS", "mixing_beta")
+        beta = present if isinstance(present, float) else asked.protocol.mixing_beta
+        wanted = beta * float(self.rule.numbers["factor"])
+        if wanted < float(self.rule.numbers["least"]):
+            return None
+        return go_on(run, change(asked, ELECTRONS__mixing_beta=wanted))
+
+
+class LocalScreening(Cure):
+    """In cells with regions of unlike density the long waves of the charge must be damped by local screening.
+
+    Source: pw.x's documentation of ``mixing_mode = 'local-TF'``, for highly inhomogeneous systems.
+    """
+
+    outcomes = frozenset({QeOutcome.SCF_NOT_CONVERGED})
+
+    def remedy(self, run: QeRun, asked: PwInput) -> Remedy | None:
+        """Mix with local Thomas-Fermi screening."""
+        if asked.setting("ELECTRONS", "mixing_mode") == "local-TF":
+            return None
+        return go_on(run, change(asked, ELECTRONS__mixing_mode="local-TF"))
+
+
+class OtherSolver(Cure):
+    """Davidson's reduced problem can be ill-conditioned where another eigensolver, which has none, goes through.
+
+    Source: aiida-quantumespresso, handler for exit codes 462 to 468.
+    """
+
+    outcomes = frozenset({QeOutcome.DIAGONALIZATION_FAILED})
+
+    def remedy(self, run: QeRun, asked: PwInput) -> Remedy | None:
+        """Take the next eigensolver of the list."""
+        solvers: list[str] = self.rule.numbers["solvers"]
+        present = asked.setting("ELECTRONS", "diagonalization")
+        following = solvers[solvers.index(str(present)) + 1 :] if present in solvers else solvers
+        if not following:
+            return None
+        return go_on(run, change(asked, ELECTRONS__diagonalization=following[0]))
+
+
+class PlainBands(Cure):
+    """A number of bands that was set for one cell may be too small for another; pw.x's own choice never is.
+
+    Source: recorded runs.
+    """
+
+    outcomes = frozenset({QeOutcome.TOO_FEW_BANDS})
+
+    def remedy(self, run: QeRun, asked: PwInput) -> Remedy | None:  # noqa: ARG002 - no attempt got anywhere
+        """Leave the number of bands to pw.x."""
+        if asked.setting("SYSTEM", "nbnd") is None:
+            return None
+        return change(asked, SYSTEM__nbnd=None)
+
+
+class SmearOccupations(Cure):
+    """Fixed occupations cannot hold an odd number of electrons, nor those of a metal.
+
+    The message also appears, without that meaning, after a restart from files of a stopped run; those are never used
+    here, so with smearing on there is nothing to cure. Source: recorded runs.
+    """
+
+    outcomes = frozenset({QeOutcome.SMEARING_NEEDED})
+
+    def remedy(self, run: QeRun, asked: PwInput) -> Remedy | None:
+        """Smear the occupations as the protocol says."""
+        if asked.setting("SYSTEM", "occupations") == "smearing":
+            return None
+        protocol = asked.protocol
+        smeared = change(
+            asked,
+            SYSTEM__occupations="smearing",
+            SYSTEM__smearing=protocol.smearing,
+            SYSTEM__degauss=protocol.degauss_Ry,
+        )
+        return go_on(run, smeared)
