@@ -32,6 +32,10 @@ __all__ = ["Intake", "IntakeRow", "ReportData", "RunRow", "VerdictRow", "predict
 
 NOTHING: Final = "–"
 SHORT_HASH: Final = 10
+ENERGIES: Final = (
+    "Energies in meV/atom: above the hull as predicted and as computed; relative to the hull without the entry itself, "
+    "negative for how deep a stable phase lies; and formation energy."
+)
 FEW: Final = 30
 """Below this many candidates a report says that its averages tell little: a share of half has an error of 9 % then."""
 
@@ -126,8 +130,8 @@ def _summary(data: ReportData) -> Section:
 
 
 def _verdicts(data: ReportData) -> Section:
-    columns = ("Entry", "Formula", "Role", "Verdict", "E above hull, predicted", "E above hull, DFT",
-               "To hull of others", "Formation energy", "Decomposes into", "Flags and gaps", "Run")  # fmt: skip
+    columns = ("Entry", "Formula", "Role", "Verdict", "Predicted above hull", "DFT above hull",
+               "Without itself", "Formation energy", "Decomposes into", "Flags and gaps", "Run")  # fmt: skip
     rows = [
         (
             row.name,
@@ -144,7 +148,7 @@ def _verdicts(data: ReportData) -> Section:
         )
         for row in sorted(data.verdicts, key=lambda row: (_rank(row.verdict.kind.value), row.formula, row.name))
     ]
-    return Section("Verdicts", ("Energies in meV/atom.",) if rows else (), columns, tuple(rows))
+    return Section("Verdicts", (ENERGIES,) if rows else (), columns, tuple(rows))
 
 
 def _predictions(data: ReportData) -> Section:

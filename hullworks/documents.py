@@ -161,7 +161,7 @@ class Candidate(Versioned):
         cls,
         candidate_id: str,
         new: CandidateState,
-        reason: str = "",
+        why: str = "",
         *,
         only_from: Collection[CandidateState] | None = None,
         **fields: Any,  # noqa: ANN401 - the document's own fields
@@ -171,7 +171,7 @@ class Candidate(Versioned):
         Args:
             candidate_id: The candidate.
             new: The state to move to.
-            reason: Why, for the history.
+            why: Why, for the history.
             only_from: States from which this move is meant; by default all that the table of moves allows.
             fields: Other fields to set in the same step.
 
@@ -189,7 +189,7 @@ class Candidate(Versioned):
             updated: Self | None = cls.objects(candidate_id=candidate_id, state=old).modify(
                 set__state=new,
                 set__state_since=moment,
-                push__history=StateMove(at=moment, old=old, new=new, reason=reason),
+                push__history=StateMove(at=moment, old=old, new=new, reason=why),
                 new=True,
                 **{f"set__{name}": value for name, value in fields.items()},
             )

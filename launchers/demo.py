@@ -77,7 +77,7 @@ def run_demo(folder: Path, *, workers: int, keep: bool, console: Console, quiet:
         MissingPartError: A part is missing and could not be fetched.
     """
     from hullworks.launchers.services import mongod
-    from hullworks.launchers.services.fetch import fetch_missing
+    from hullworks.launchers.services.parts import fetch_missing
 
     started = time.monotonic()
     settings = _project(folder)

@@ -243,11 +243,11 @@ def prediction(name: str, record: dict[str, Any]) -> dict[str, Any]:
     """Return the ``prediction`` part of a row, energies in eV/atom; CHGNet gives no uncertainty, so none is claimed."""
     distances = hull_distances(record)[name]
     return {
-        "e_above_hull": distances["e_above_hull"],
-        "formation_energy": distances["e_form"],
+        "e_above_hull_eV_per_atom": distances["e_above_hull"],
+        "e_form_eV_per_atom": distances["e_form"],
         "energy_per_atom": record["phases"][name]["energy_eV_per_atom"],
-        "distance_to_reference_hull": distances["to_references"],
-        "uncertainty": None,
+        "distance_to_reference_hull_eV_per_atom": distances["to_references"],
+        "uncertainty_eV_per_atom": None,
         "uncertainty_kind": None,
         "model": record["model"],
         "model_version": record["model_version"],

@@ -14,9 +14,9 @@ from hullworks.documents import Prediction as StoredPrediction
 from hullworks.errors import HullWorksError, InputError
 from hullworks.states import CandidateState, Role
 from hullworks.workflows.codes import check_structure, graph_version
-from hullworks.workflows.identity import calculation_id, candidate_id, row_id, structure_id
+from hullworks.workflows.identity import DuplicateIndex, calculation_id, candidate_id, row_id, structure_id
 from hullworks.workflows.intake import CandidateInput, IntakeRow, read_rows
-from hullworks.workflows.screening import DuplicateIndex, Rank, ScreeningPolicy, rank, screen
+from hullworks.workflows.screening import Rank, ScreeningPolicy, rank, screen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -110,7 +110,7 @@ class _Intake:
         self.batch = batch
         self.policy = policy
         self.stored = stored
-        self.index = DuplicateIndex(policy)
+        self.index = DuplicateIndex(policy.tolerances)
         self.seeded: set[str] = set()
 
     def take(self, rows: list[IntakeRow]) -> Iterator[tuple[Candidate, RowOutcome]]:
@@ -153,11 +153,11 @@ class _Intake:
             return
         try:
             check_structure(given.structure, self.level, self.settings)
+            candidate.structure_id = structure_id(given.structure)
         except HullWorksError as error:
             self._reject(candidate, type(error).__name__, error.what, error.next_step)
             return
         self._seed(candidate.reduced_formula)
-        candidate.structure_id = structure_id(given.structure)
         twin = self.index.find(given.structure, candidate.structure_id)
         if twin is not None:
             _mark_duplicate(candidate, twin.key, exact=twin.exact)

@@ -14,7 +14,7 @@ def up(as_json: JsonOption = False) -> None:
     """Start the project's private MongoDB server, and write the configuration for FireWorks and jobflow."""
     from hullworks.database import connect
     from hullworks.launchers.configuration import write_configuration
-from hullworks.launchers.launchpad import open_launchpad
+    from hullworks.launchers.launchpad import open_launchpad
     from hullworks.launchers.services import mongod
 
     found = settings()
@@ -40,27 +40,20 @@ def doctor(
     as_json: JsonOption = False,
 ) -> int:
     """Examine every real part: MongoDB, pw.x, VASP, SLURM, pseudopotentials, Chromium, and say how to get it."""
-    from hullworks.launchers.services.doctor import examine
-    from hullworks.launchers.services.fetch import fetch_missing
+    from hullworks.launchers.services.doctor import examine, is_ready
+    from hullworks.launchers.services.parts import fetch_missing
 
     found = settings()
     if fetch:
         fetch_missing(found, lambda message: None if as_json else console().print(f"  {message}"))
     parts = examine(found)
-    rows = [{**vars_of(part), "state": str(part.state)} for part in parts]
+    rows = [part.as_dict() for part in parts]
     columns = {"name": "part", "state": "state", "version": "version", "where": "where", "detail": "detail"}
     emit(rows, as_json, lambda: table(rows, columns))
     todo = [row for row in rows if row["state"] != "works" and row["how_to_get"]]
     if todo and not as_json:
         console().print(table(todo, {"name": "part", "how_to_get": "how to get it"}))
-    return EXIT_LOOK if any(row["state"] in {"broken", "missing"} for row in rows) else 0
-
-
-def vars_of(part: Any) -> dict[str, Any]:
-    """Return a dataclass's fields."""
-    from dataclasses import asdict
-
-    return asdict(part)
+    return 0 if is_ready(parts) else EXIT_LOOK
 
 
 def levels(as_json: JsonOption = False) -> None:

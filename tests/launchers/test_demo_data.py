@@ -110,7 +110,7 @@ def test_predictions_arrive_complete(read: dict[str, CandidateInput], prediction
 def test_the_model_believes_in_an_ordered_compound_that_does_not_exist(read: dict[str, CandidateInput]) -> None:
     """Against the references alone CHGNet puts SiGe, and only SiGe, below the hull; it is computed first."""
     distance = {
-        name: (row.prediction.model_extra or {})["distance_to_reference_hull"]
+        name: (row.prediction.model_extra or {})["distance_to_reference_hull_eV_per_atom"]
         for name, row in read.items()
         if row.role is Role.CANDIDATE
     }

@@ -6,11 +6,12 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from pymatgen.core.structure import StructureError
 from pymatgen.io.cif import CifFile, CifParser
 
 from hullworks.workflows.intake.crystal import lattice_from_parameters, normalised
 from hullworks.workflows.intake.fields import candidate
-from hullworks.workflows.intake.pieces import Piece, groups, lines
+from hullworks.workflows.intake.pieces import Line, Piece, bounded_lines, groups
 from hullworks.workflows.intake.rows import ProblemCode, RowProblemError
 
 if TYPE_CHECKING:
@@ -30,11 +31,11 @@ PARSER_FAILURES: Final = (
     TypeError,
     ValueError,
     Warning,
+    StructureError,
     re.error,
 )
 """What pymatgen's readers raise, undocumented, on text that is not of their format; some raise warnings as errors."""
 
-_BLOCK: Final = re.compile(rb"data_", re.IGNORECASE)
 _STRUCTURAL: Final = re.compile(rb"^[ \t]*_(cell|atom_site|symmetry|space_group)", re.IGNORECASE | re.MULTILINE)
 _TEXT: Final = re.compile(r"^;.*?^;", re.MULTILINE | re.DOTALL)
 _NUMBER: Final = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(\(\d*\)?)?")
@@ -61,7 +62,7 @@ _NAME: Final = re.compile(r"^[ \t]*data_(\S*)", re.IGNORECASE | re.MULTILINE)
 def split(stream: BinaryIO, limits: Limits) -> Iterator[Piece]:
     """Yield the blocks that describe a structure; a file without one yields its first block, to say so."""
     first, structural = None, 0
-    for block in groups(_starts(lines(stream, limits.max_row_bytes)), "block", limits.max_row_bytes):
+    for block in groups(_starts(bounded_lines(stream, limits.max_row_bytes)), "block", limits.max_row_bytes):
         first = first or block
         if block.fault is not None or _STRUCTURAL.search(block.raw):
             structural += 1
@@ -93,6 +94,8 @@ def crystal_from_cif(text: str, limits: Limits) -> tuple[Structure, tuple[str, .
     """
     text = _TEXT.sub("?", text)  # prose, of which pymatgen would take some lines for data
     text = "\n".join(line for line in text.splitlines() if line.strip())  # its patterns are slow on blank lines
+    if len(text) > limits.max_cif_length:
+        raise RowProblemError(ProblemCode.TOO_LONG, f"the CIF has {len(text)} characters beside its prose")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -112,15 +115,15 @@ def crystal_from_cif(text: str, limits: Limits) -> tuple[Structure, tuple[str, .
     return normalised(structures[0], limits), remarks
 
 
-def _starts(found: Iterable[Piece]) -> Iterator[tuple[bool, Piece]]:
+def _starts(found: Iterable[Line]) -> Iterator[tuple[bool, Line]]:
     """Yield lines with whether each starts a block: ``data_`` at its head, outside of a text between semicolons.
 
     The first block starts with the file, since comments stand before it.
     """
     quoted = begun = False
     for line in found:
-        quoted ^= line.raw.startswith(b";")
-        heads = not quoted and _BLOCK.match(line.raw.lstrip()) is not None
+        quoted ^= line[0].startswith(b";")
+        heads = not quoted and line[0].lstrip()[:5].lower() == b"data_"
         yield heads and begun, line
         begun |= heads
 

@@ -10,7 +10,7 @@ from pymatgen.core.periodic_table import Element
 
 from hullworks.workflows.intake.crystal import build_crystal, fractional_of
 from hullworks.workflows.intake.fields import candidate, nested
-from hullworks.workflows.intake.pieces import Piece, groups, lines, text_of
+from hullworks.workflows.intake.pieces import Piece, bounded_lines, groups, text_of
 from hullworks.workflows.intake.rows import ProblemCode, RowProblemError
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ _HEADER_LINES: Final = 2
 
 def split(stream: BinaryIO, limits: Limits) -> Iterator[Piece]:
     """Yield the frames. A line with a lone whole number starts one, so a broken frame costs only itself."""
-    found = (line for line in lines(stream, limits.max_row_bytes))
-    numbered = ((_COUNT.fullmatch(line.raw) is not None, line) for line in found)
+    numbered = ((_COUNT.fullmatch(line[0]) is not None, line) for line in bounded_lines(stream, limits.max_row_bytes))
     return (frame for frame in groups(numbered, "frame", limits.max_row_bytes) if frame.raw.strip())
 
 

@@ -23,6 +23,8 @@ class Limits(BaseModel):
     """Longest file of a kind that is read whole, bytes."""
     max_atoms: int = Field(gt=0)
     """Most atoms in a row's cell."""
+    max_cif_length: int = Field(gt=0)
+    """Longest CIF block without blank lines and prose, characters."""
     max_symmetry_operations: int = Field(gt=0)
     """Most symmetry operations of a CIF block."""
     max_comment_length: int = Field(gt=0)

@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias
 
 from hullworks.workflows.intake.rows import SNIPPET_LENGTH, ProblemCode, RowProblemError
 
@@ -18,6 +18,10 @@ BROKEN_STREAM: Final = (OSError, EOFError, zlib.error, gzip.BadGzipFile)
 
 _CHUNK: Final = 1 << 16
 """Bytes read at once where a row is skipped."""
+
+
+Line: TypeAlias = tuple[bytes, str | None]
+"""A line, and its hash when it is too long to be kept."""
 
 
 @dataclass(frozen=True)
@@ -44,21 +48,28 @@ def piece(unit: str, number: int, raw: bytes, payload: Any = None, fault: RowPro
 
 
 def lines(stream: BinaryIO, limit: int) -> Iterator[Piece]:
-    """Yield the lines of a stream without their ends; a line beyond the limit is hashed in passing and not kept."""
-    number = 0
-    while raw := stream.readline(limit + 1):
-        number += 1
-        if len(raw) > limit and not raw.endswith(b"\n"):
-            yield _skipped("line", number, raw, _rest_of_line(stream, limit), limit)
+    """Yield the lines of a stream as rows, without their ends; one beyond the limit is hashed and not kept."""
+    for number, (raw, digest) in enumerate(bounded_lines(stream, limit), start=1):
+        if digest is None:
+            yield piece("line", number, raw)
         else:
-            yield piece("line", number, raw.rstrip(b"\r\n"))
+            yield Piece("line", number, raw, digest, fault=_too_long(limit))
 
 
-def groups(found: Iterable[tuple[bool, Piece]], unit: str, limit: int) -> Iterator[Piece]:
+def bounded_lines(stream: BinaryIO, limit: int) -> Iterator[Line]:
+    """Yield each line of a stream without its end, and None; for a line beyond the limit its start and its hash."""
+    while raw := stream.readline(limit + 1):
+        if len(raw) > limit and not raw.endswith(b"\n"):
+            yield raw[:SNIPPET_LENGTH], _hash_of_line(raw, stream)
+        else:
+            yield raw.rstrip(b"\r\n"), None
+
+
+def groups(found: Iterable[tuple[bool, Line]], unit: str, limit: int) -> Iterator[Piece]:
     """Join lines to rows of several lines.
 
     Args:
-        found: Lines, each with whether it starts a row.
+        found: Lines as `bounded_lines` yields them, each with whether it starts a row.
         unit: Name of the rows.
         limit: Bytes beyond which a row is skipped.
     """
@@ -68,7 +79,7 @@ def groups(found: Iterable[tuple[bool, Piece]], unit: str, limit: int) -> Iterat
             number += 1
             yield held.close(number)
             held = _Group(unit, limit)
-        held.add(line)
+        held.add(*line)
     if held.lines:
         yield held.close(number + 1)
 
@@ -105,32 +116,34 @@ class _Group:
     def __init__(self, unit: str, limit: int) -> None:
         self.unit, self.limit = unit, limit
         self.lines: list[bytes] = []
-        self.digest = hashlib.sha256()
         self.size = 0
+        self.digest: hashlib._Hash | None = None
 
-    def add(self, line: Piece) -> None:
-        self.size += len(line.raw) + 1 if line.fault is None else self.limit + 1
-        self.digest.update((line.raw if line.fault is None else line.sha256.encode()) + b"\n")
-        if self.size <= self.limit or not self.lines:
-            self.lines.append(line.raw)
+    def add(self, raw: bytes, long_hash: str | None) -> None:
+        self.size += len(raw) + 1
+        if self.digest is None and (self.size > self.limit or long_hash):
+            self.digest = hashlib.sha256(b"\n".join(self.lines))
+            self.lines[1:] = []
+        if self.digest is None or not self.lines:
+            self.lines.append(raw)
+        if self.digest is not None:
+            self.digest.update(b"\n" + (long_hash.encode() if long_hash else raw))
 
     def close(self, number: int) -> Piece:
-        fault = None if self.size <= self.limit else _too_long(self.limit)
-        return Piece(self.unit, number, b"\n".join(self.lines), self.digest.hexdigest(), fault=fault)
+        raw = b"\n".join(self.lines)
+        if self.digest is None:
+            return piece(self.unit, number, raw)
+        return Piece(self.unit, number, raw, self.digest.hexdigest(), fault=_too_long(self.limit))
 
 
-def _rest_of_line(stream: BinaryIO, limit: int) -> Iterator[bytes]:
-    while chunk := stream.readline(min(limit, _CHUNK)):
-        yield chunk
-        if chunk.endswith(b"\n"):
-            return
-
-
-def _skipped(unit: str, number: int, head: bytes, rest: Iterable[bytes], limit: int) -> Piece:
+def _hash_of_line(head: bytes, stream: BinaryIO) -> str:
+    """Return the hash of a line of which the start was read; reads the rest in small parts."""
     digest = hashlib.sha256(head)
-    for chunk in rest:
+    while chunk := stream.readline(_CHUNK):
         digest.update(chunk)
-    return Piece(unit, number, head[:SNIPPET_LENGTH], digest.hexdigest(), fault=_too_long(limit))
+        if chunk.endswith(b"\n"):
+            break
+    return digest.hexdigest()
 
 
 def _too_long(limit: int) -> RowProblemError:

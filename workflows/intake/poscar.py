@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO
 
 from pymatgen.io.vasp.inputs import Poscar
 
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
     from hullworks.workflows.intake.limits import Limits
     from hullworks.workflows.intake.rows import CandidateInput
-
-_DIGITS: Final = 7
-"""Digits of a count of atoms that can be right at all."""
 
 
 def split(stream: BinaryIO, limits: Limits) -> Iterator[Piece]:
@@ -52,5 +49,9 @@ def parse(row: Piece, default_name: str, limits: Limits) -> tuple[CandidateInput
 def _check_counts(lines: list[str]) -> None:
     """Refuse counts of atoms beyond the lines of the file, for which pymatgen would make room first."""
     for word in " ".join(lines[5:7]).split():
-        if word.isdecimal() and (len(word) > _DIGITS or int(word) > len(lines)):
-            raise RowProblemError(ProblemCode.SYNTAX, f"the POSCAR announces {word[:20]} atoms in {len(lines)} lines")
+        try:
+            count = int(word)
+        except ValueError:
+            continue
+        if count > len(lines):
+            raise RowProblemError(ProblemCode.SYNTAX, f"the POSCAR announces {count} atoms in {len(lines)} lines")

@@ -139,13 +139,19 @@ class Prediction(BaseModel):
         extra="allow", frozen=True, allow_inf_nan=False, populate_by_name=True, protected_namespaces=()
     )
 
-    e_above_hull: float | None = Field(None, validation_alias=AliasChoices("e_above_hull", "predicted_e_hull"))
+    e_above_hull: float | None = Field(
+        None, validation_alias=AliasChoices("e_above_hull", "e_above_hull_eV_per_atom", "predicted_e_hull")
+    )
     """Predicted energy above the hull that the model was judged against, eV/atom; negative: below it."""
-    formation_energy: float | None = Field(None, validation_alias=AliasChoices("formation_energy", "predicted_e_form"))
+    formation_energy: float | None = Field(
+        None, validation_alias=AliasChoices("formation_energy", "e_form_eV_per_atom", "predicted_e_form")
+    )
     """Predicted formation energy, eV/atom."""
     energy_per_atom: float | None = None
     """Predicted total energy in the model's own zero, eV/atom."""
-    uncertainty: float | None = Field(None, ge=0.0)
+    uncertainty: float | None = Field(
+        None, ge=0.0, validation_alias=AliasChoices("uncertainty", "uncertainty_eV_per_atom")
+    )
     """Of the predicted energy, eV/atom."""
     uncertainty_kind: str | None = Field(None, pattern="^(std|iqr)$")
     """``std`` (standard deviation) or ``iqr`` (interquartile range)."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import spglib
 from pymatgen.analysis.molecule_structure_comparator import CovalentRadius
 from pymatgen.core import Element, Lattice, Structure
 
 from hullworks.errors import InputError
 from hullworks.workflows.qe.protocols import CellRule, cell_rule
+from hullworks.workflows.qe.symmetry import standard_primitive
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,8 +59,7 @@ def primitive_cell(structure: Structure, tolerance_A: float | None = None) -> St
     tolerance = cell_rule().symmetry_tolerance_A if tolerance_A is None else tolerance_A
     symbols = sorted({site.specie.symbol for site in structure})
     kinds = [symbols.index(site.specie.symbol) for site in structure]
-    cell = (structure.lattice.matrix.tolist(), structure.frac_coords.tolist(), kinds)
-    found = spglib.standardize_cell(cell, to_primitive=True, no_idealize=False, symprec=tolerance)
+    found = standard_primitive(structure.lattice.matrix, structure.frac_coords, kinds, tolerance)
     if found is None:
         return structure
     matrix, positions, numbers = found

@@ -28,9 +28,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import spglib
 
 from hullworks.errors import InputError
+from hullworks.workflows.qe.symmetry import lattice_point_group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,10 +100,10 @@ def lattice_rotations(lattice: Lattice) -> NDArray[np.int64]:
         InputError: No symmetry can be found, as with a singular cell.
     """
     tolerance = LENGTH_TOLERANCE * min(lattice.abc)
-    found = spglib.get_symmetry((lattice.matrix.tolist(), [[0.0, 0.0, 0.0]], [1]), symprec=tolerance)
+    found = lattice_point_group(lattice.matrix, tolerance)
     if found is None:
         raise InputError("no symmetry can be found for this cell", f"a, b, c = {lattice.abc}", "Check the cell.")
-    return np.unique(found["rotations"], axis=0).astype(np.int64)
+    return found
 
 
 def mesh_is_symmetric(mesh: KMesh, rotations: NDArray[np.int64]) -> bool:

@@ -38,7 +38,7 @@ BANDS_KEPT = frozenset({"scf", "metal", "spin"})
 """The runs that keep their band energies, for the tests of gaps."""
 XML_LEFT = frozenset({
     "restart_corrupt_bfgs", "restart_other_nat", "cell_factor", "exit_file", "pseudo_wrong_element", "atoms_overlap",
-    "scf_not_converged",
+    "scf_not_converged", "sigkill",
 })  # fmt: skip
 """The runs whose XML is not kept: what they show is in the output."""
 

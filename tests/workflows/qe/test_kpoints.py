@@ -1,0 +1,131 @@
+"""K-point meshes."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pymatgen.core import Lattice
+
+from hullworks.errors import InputError
+from hullworks.workflows.qe.kpoints import (
+    KMesh,
+    lattice_rotations,
+    mesh_from_distance,
+    mesh_is_symmetric,
+    unresolved_length,
+)
+
+
+def fcc(a: float) -> Lattice:
+    """Return the primitive face-centred cubic lattice."""
+    return Lattice([[0, a / 2, a / 2], [a / 2, 0, a / 2], [a / 2, a / 2, 0]])
+
+
+def bcc(a: float) -> Lattice:
+    """Return the primitive body-centred cubic lattice."""
+    return Lattice([[-a / 2, a / 2, a / 2], [a / 2, -a / 2, a / 2], [a / 2, a / 2, -a / 2]])
+
+
+TRICLINIC = Lattice.from_parameters(3.0, 4.0, 5.0, 80, 95, 103)
+
+
+@pytest.mark.parametrize(
+    ("lattice", "distance", "divisions", "shift"),
+    [
+        pytest.param(fcc(5.46), 0.25, (6, 6, 6), (1, 1, 1), id="fcc Si"),
+        pytest.param(fcc(4.04), 0.25, (8, 8, 8), (1, 1, 1), id="fcc Al"),
+        pytest.param(bcc(3.0), 0.30, (10, 10, 10), (1, 1, 1), id="bcc"),
+        pytest.param(Lattice.cubic(3.2), 0.30, (7, 7, 7), (1, 1, 1), id="sc"),
+        pytest.param(Lattice.hexagonal(3.2, 5.2), 0.25, (10, 10, 5), (0, 0, 0), id="hcp Mg"),
+        pytest.param(Lattice.hexagonal(2.46, 25.0), 0.30, (10, 10, 1), (0, 0, 0), id="hexagonal layer"),
+        pytest.param(Lattice.tetragonal(3.0, 25.0), 0.30, (7, 7, 1), (1, 1, 0), id="tetragonal layer"),
+        pytest.param(Lattice.cubic(30.0), 0.30, (1, 1, 1), (0, 0, 0), id="molecule in a box"),
+        pytest.param(TRICLINIC, 0.30, (8, 6, 5), (1, 1, 1), id="triclinic"),
+    ],
+)
+def test_known_lattices_get_their_mesh(
+    lattice: Lattice, distance: float, divisions: tuple[int, int, int], shift: tuple[int, int, int]
+) -> None:
+    """Divisions follow the distance; cubic lattices are shifted, hexagonal ones hold Gamma, thin directions too."""
+    assert mesh_from_distance(lattice, distance) == KMesh(divisions, shift)
+
+
+def test_a_body_centred_tetragonal_mesh_keeps_the_fourfold_axis() -> None:
+    """Primitive vectors that the symmetry mixes share the largest number, though their lengths differ."""
+    lattice = Lattice([[-2, 2, 5], [2, -2, 5], [2, 2, -5]])
+    mesh = mesh_from_distance(lattice, 0.30)
+    assert len(set(mesh.divisions)) == 1
+    assert len(set(np.round(lattice.reciprocal_lattice.abc, 6))) == 2
+    assert mesh_is_symmetric(mesh, lattice_rotations(lattice))
+
+
+@pytest.mark.parametrize("distance", [0.15, 0.2, 0.25, 0.3, 0.4])
+def test_a_face_centred_mesh_leaves_vectors_as_long_as_a_centred_one_of_the_nominal_density(distance: float) -> None:
+    """The shift's cancellation pays for the fewer divisions: the shortest missed vector is not shorter."""
+    lattice = fcc(5.0)
+    rotations = lattice_rotations(lattice)
+    mesh = mesh_from_distance(lattice, distance)
+    nominal = KMesh((int(np.ceil(lattice.reciprocal_lattice.a / distance - 1e-9)),) * 3)
+    assert mesh.divisions < nominal.divisions
+    assert unresolved_length(mesh, lattice, rotations) >= 0.99 * np.sqrt(1.5) * 2 * np.pi / distance
+
+
+def test_noise_in_the_cell_does_not_change_the_mesh() -> None:
+    """A cell that is symmetric up to rounding has the mesh of the exact one."""
+    exact = Lattice.hexagonal(3.2, 5.2)
+    noisy = Lattice(exact.matrix + 1e-5 * np.array([[1, -1, 0], [0, 1, 1], [-1, 0, 1]]))
+    assert mesh_from_distance(noisy, 0.25) == mesh_from_distance(exact, 0.25)
+
+
+def test_a_larger_cell_needs_no_more_points() -> None:
+    """`denser_than` is true along the direction that has more divisions."""
+    small, large = mesh_from_distance(Lattice.cubic(3.0), 0.3), mesh_from_distance(Lattice.cubic(3.4), 0.3)
+    assert small.denser_than(large)
+    assert not large.denser_than(small)
+    assert KMesh((2, 4, 2)).denser_than(KMesh((4, 2, 4)))
+
+
+def test_a_mesh_survives_its_dictionary() -> None:
+    """as_dict and from_dict are inverse."""
+    mesh = KMesh((3, 4, 5), (1, 1, 0))
+    assert KMesh.from_dict(mesh.as_dict()) == mesh
+
+
+def test_a_distance_that_is_not_positive_is_refused() -> None:
+    """Zero would need infinitely many points."""
+    with pytest.raises(InputError, match="positive"):
+        mesh_from_distance(Lattice.cubic(3.0), 0.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.tuples(*[st.floats(2.0, 20.0)] * 3),
+    angles=st.tuples(*[st.floats(70.0, 110.0)] * 3),
+    distance=st.floats(0.15, 0.6),
+)
+def test_no_mesh_is_sparser_than_asked(
+    lengths: tuple[float, float, float], angles: tuple[float, float, float], distance: float
+) -> None:
+    """Along every reciprocal vector the points are as near as asked, and the density repeats for the same cell."""
+    lattice = Lattice.from_parameters(*lengths, *angles)
+    mesh = mesh_from_distance(lattice, distance)
+    spacing = np.asarray(lattice.reciprocal_lattice.abc) / mesh.divisions
+    # A mesh whose leading error cancels may be sparser, but never by more than its gain in length.
+    assert np.all(spacing <= distance * 1.42)
+    assert all(shift in {0, 1} for shift in mesh.shift)
+    assert all(not shift for shift, count in zip(mesh.shift, mesh.divisions, strict=True) if count == 1)
+
+
+def test_a_shifted_mesh_that_is_called_symmetric_is_mapped_onto_itself_point_by_point() -> None:
+    """The algebra agrees with turning every point of the mesh."""
+    for lattice, divisions in itertools.product((fcc(4.0), bcc(4.0), Lattice.hexagonal(3, 5)), (2, 3, 4)):
+        mesh = KMesh((divisions,) * 3, (1, 1, 1))
+        rotations = lattice_rotations(lattice)
+        points = (np.array(list(itertools.product(range(divisions), repeat=3))) + 0.5) / divisions
+        turned = np.einsum("nji,pj->npi", rotations, points)
+        steps = turned * divisions - 0.5
+        assert mesh_is_symmetric(mesh, rotations) == bool(np.allclose(steps, np.round(steps)))
