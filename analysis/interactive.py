@@ -84,7 +84,8 @@ def plotly_library() -> str:
 
 def figure_html(points: HullPoints) -> str:
     """Return the interactive figure as a piece of HTML, for a page that holds plotly's library."""
-    text: str = interactive_figure(points).to_html(full_html=False, include_plotlyjs=False, config=CONFIG)
+    figure, name = interactive_figure(points), f"hull-{points.system}"  # plotly's own name would differ every time
+    text: str = figure.to_html(full_html=False, include_plotlyjs=False, config=CONFIG, div_id=name)
     return text
 
 

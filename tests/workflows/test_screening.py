@@ -107,7 +107,7 @@ def test_the_energy_window_holds_for_candidates_alone() -> None:
         (cubic(3.6, "U", "Co"), {Flag.RADIOACTIVE, Flag.F_ELECTRON}),
         (cubic(3.5, "Zr", "Hf"), {Flag.DISORDER_SUSPECT}),
         (cubic(3.2, "Mg", "Cl"), {Flag.CHARGE_UNBALANCED}),
-        (Structure(Lattice.cubic(4.2), ["O"] * 2, [[0, 0, 0], [0.29, 0, 0]]), {Flag.MOLECULAR}),
+        (Structure(Lattice.cubic(4.2), ["O"] * 2, [[0.0, 0.0, 0.0], [0.29, 0.0, 0.0]]), {Flag.MOLECULAR}),
         (Structure(Lattice([[4, 0, 0], [0, 4, 0], [20, 0, 4]]), ["Na"], [[0, 0, 0]]), {Flag.SKEWED_CELL}),
     ],
 )

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     FloatArray = npt.NDArray[np.float64]
 
 _ION: Final = re.compile(r"([A-Z][a-z]?)(?:\d*\.?\d*[+-])?(?:,spin=-?\d+\.?\d*)?")
+_LONGEST_LABEL: Final = 20
+"""Characters; ``Fe2.5+,spin=-4.5`` has 17."""
+
 _ISOTOPES: Final = {"D": "H", "T": "H"}
 """Isotopes share their element's electrons, so DFT cannot tell them apart."""
 
@@ -134,7 +137,7 @@ def element_symbol(text: str) -> str:
     Raises:
         RowProblemError: It names none.
     """
-    match = _ION.fullmatch(text)
+    match = _ION.fullmatch(text) if len(text) <= _LONGEST_LABEL else None
     if match is None or match[1] not in _ELEMENTS:
         raise RowProblemError(ProblemCode.UNKNOWN_ELEMENT, f"{text[:20]!r} is not an element")
     return _ISOTOPES.get(match[1], match[1])

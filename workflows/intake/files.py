@@ -67,8 +67,8 @@ _SNIFFED: Final = (
     (re.compile(rb"\A\s*\{[ \t]*\r?\n"), Format.JSON),
     (re.compile(rb"\A\s*\{"), Format.JSONL),
     (re.compile(rb"\A[ \t]*\d+[ \t]*\r?\n[^\n]*(Lattice|Properties)\s*="), Format.EXTXYZ),
-    (re.compile(rb"(?im)^[ \t]*data_\S*[ \t]*\r?$"), Format.CIF),
     (re.compile(rb"\A([^\n]*,)?\"?(cif|structure)\"?(,|\r?\n)"), Format.CSV),
+    (re.compile(rb"(?im)^[ \t]*data_\S*[ \t]*\r?$"), Format.CIF),
 )
 """What a file's start looks like, tried in this order."""
 
@@ -132,7 +132,7 @@ def format_of(path: Path, stream: BinaryIO) -> Format:
         stream.seek(0)
     except BROKEN_STREAM as error:
         raise broken(error) from error
-    if not head.strip():
+    if not head.strip() and len(head) < _HEAD:
         raise RowProblemError(ProblemCode.EMPTY, "the file is empty")
     _check_text(head)
     named = path.with_suffix("") if path.suffix.lower() == ".gz" else path

@@ -54,7 +54,7 @@ def standard_primitive(
 
 @contextmanager
 def _spglib_of_any_version() -> Iterator[None]:
-    """spglib returns None and warns up to 2.8, and raises later, when it finds nothing."""  # noqa: D401 - a name
+    """Spglib returns None and warns up to 2.8, and raises later, when it finds nothing."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Set OLD_ERROR_HANDLING", category=DeprecationWarning)
         try:

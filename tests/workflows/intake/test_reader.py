@@ -341,6 +341,26 @@ def test_memory_stays_bounded_on_endless_lines(tmp_path: Path) -> None:
     assert peak < 5_000_000
 
 
+HOSTILE: dict[str, tuple[ProblemCode, bytes]] = {
+    "label.jsonl": (C.UNKNOWN_ELEMENT, json.dumps(bent(_set(*SPECIES, "element", value="Fe" + "1" * 10**6))).encode()),
+    "keys.jsonl": (C.SYNTAX, b"{" + b",".join(b'"k%d":1' % i for i in range(10**5)) + b',"k99":1}'),
+    "comment.extxyz": (C.TOO_LONG, b"1\n" + b"a" * 10**6 + b"\nNa 0 0 0\n"),
+    "braces.extxyz": (C.NOT_PERIODIC, b"1\n" + b"k={ " * 10**4 + b"\nNa 0 0 0\n"),
+    "blank.cif": (C.NO_STRUCTURE, b"data_x\n_cell_length_a 3" + b"\n" * 10**6),
+    "words.cif": (C.TOO_LONG, b"data_x\n_cell_length_a 3\n" + b"_a 1\n" * 4 * 10**5),
+    "sites.cif": (C.TOO_MANY_ATOMS, SYMMETRIC_CIF.encode() + b"Si1 Si 0 0 0 1\n" * 5000),
+    "count.vasp": (C.SYNTAX, FILES["POSCAR"].replace("\n4 8\n", "\n4 +99_999_999_999\n").encode()),
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_rows_take_neither_hours_nor_all_memory(tmp_path: Path, name: str) -> None:
+    """Rows within the limit of bytes that would keep a parser busy or fill the memory are refused at once."""
+    code, content = HOSTILE[name]
+    assert codes(list(read_rows(written(tmp_path / name, content)))) == [code]
+
+
 def test_a_document_beyond_the_limit_is_refused_unread(tmp_path: Path) -> None:
     """JSON lists and POSCARs are read whole, so their size is limited."""
     limits = default_limits().model_copy(update={"max_document_bytes": 1000, "max_row_bytes": 100})

@@ -199,7 +199,9 @@ def test_a_structure_that_got_another_element_is_refused(mg_input: PwInput) -> N
     ("structure", "message"),
     [
         pytest.param(Structure(Lattice.cubic(4), ["Mg", "Si"], [[0, 0, 0], [0.1, 0, 0]]), "0.40 A apart", id="near"),
-        pytest.param(Structure(Lattice.cubic(4), ["Mg", "Mg"], [[0, 0, 0], [1, 0, 0]]), "0.00 A apart", id="same place"),
+        pytest.param(
+            Structure(Lattice.cubic(4), ["Mg", "Mg"], [[0, 0, 0], [1, 0, 0]]), "0.00 A apart", id="same place"
+        ),
         pytest.param(Structure(Lattice.orthorhombic(0.9, 9, 9), ["Mg"], [[0, 0, 0]]), "0.90 A apart", id="own image"),
         pytest.param(Structure(Lattice([[4, 0, 0], [0, 4, 0], [4, 4, 0]]), ["Mg"], [[0, 0, 0]]), "singular", id="flat"),
         pytest.param(Structure(Lattice.cubic(0.5), ["H"], [[0, 0, 0]]), "far too small", id="tiny"),

@@ -83,7 +83,7 @@ def test_noise_in_the_cell_does_not_change_the_mesh() -> None:
 
 def test_a_larger_cell_needs_no_more_points() -> None:
     """`denser_than` is true along the direction that has more divisions."""
-    small, large = mesh_from_distance(Lattice.cubic(3.0), 0.3), mesh_from_distance(Lattice.cubic(3.4), 0.3)
+    small, large = mesh_from_distance(Lattice.cubic(3.0), 0.3), mesh_from_distance(Lattice.cubic(3.8), 0.3)
     assert small.denser_than(large)
     assert not large.denser_than(small)
     assert KMesh((2, 4, 2)).denser_than(KMesh((4, 2, 4)))

@@ -39,7 +39,7 @@ def test_balanced_is_the_default_and_the_names_are_listed() -> None:
     ["kpoints_distance", "conv_thr_Ry_per_atom", "etot_conv_thr_Ry_per_atom", "forc_conv_thr_Ry_per_bohr"],
 )
 def test_each_protocol_is_tighter_than_the_one_before(number: str) -> None:
-    """fast > balanced > stringent in every threshold."""
+    """Fast > balanced > stringent in every threshold."""
     fast, balanced, stringent = (getattr(load_protocol(name), number) for name in ("fast", "balanced", "stringent"))
     assert fast > balanced > stringent > 0.0
 
