@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from hullworks.settings import Settings
 
 CALCULATION_FIELD = "metadata.calculation_id"
+RECORDED = "hullworks_recorded"
+"""Field of FireWorks' launches whose end is stored as a `Run`."""
 
 
 def open_launchpad(settings: Settings, *, wait_s: float = QUICK_WAIT_S) -> LaunchPad:
@@ -46,6 +48,7 @@ def prepare(launchpad: LaunchPad) -> None:
     launchpad.workflows.create_index(
         CALCULATION_FIELD, unique=True, partialFilterExpression={CALCULATION_FIELD: {"$exists": True}}
     )
+    launchpad.launches.create_index([(RECORDED, 1), ("state", 1)])
     # jobflow makes none, and looks outputs up by these.
     launchpad.db[OUTPUTS_COLLECTION].create_index([("uuid", 1), ("index", -1)])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from hullworks.states import OPEN
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from types import FrameType
 
     from fireworks import LaunchPad
 
@@ -35,6 +37,11 @@ TICK_S: Final = 1.0
 EARLY_DEATH_S: Final = 20.0
 MAX_EARLY_DEATHS: Final = 5
 STOP_WAIT_S: Final = 10.0
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    """Leave on SIGTERM as on Ctrl-C: workers stopped, their runs given back."""
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 @dataclass
@@ -72,6 +79,7 @@ class LocalLauncher:
         Raises:
             ServiceError: The workers keep dying at their start; nothing is lost, and another launch continues.
         """
+        signal.signal(signal.SIGTERM, _leave)
         environment = {**os.environ, **write_configuration(self.settings)}
         launchpad = open_launchpad(self.settings, wait_s=TICK_S * 5)
         slots = [_Slot(number) for number in range(self.workers)]

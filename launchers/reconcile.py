@@ -7,6 +7,7 @@ what the run's own folder says about how it ended.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hullworks.documents import SCHEMA_VERSION, Candidate, Reason, Run, Worker, now
 from hullworks.errors import StateError
+from hullworks.launchers.launchpad import RECORDED
 from hullworks.launchers.services.processes import ProcessMark
 from hullworks.states import IN_FLIGHT, CandidateState, Cause
 
@@ -25,8 +27,14 @@ if TYPE_CHECKING:
 RUN_REPORT = "hullworks_run.json"
 """Written by every run into its own folder: how it ended, with the evidence."""
 
+_RAISED: Final = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)\b")
+"""The line of a trace that names the exception."""
+
 MAX_LOSSES: Final = 5
 """How often a run of one step may be lost before its candidate fails: one that kills its workers must not go on."""
+
+_PLAIN_SUCCESS: Final = (Cause.CONVERGED, "completed", ())
+"""A step that runs no code, such as landing."""
 
 CHECKOUT_GRACE = timedelta(seconds=30)
 """Between taking a run and noting its launch FireWorks needs milliseconds; after so long it was killed there."""
@@ -42,11 +50,25 @@ def reconcile(launchpad: LaunchPad, *, lost_after_s: float) -> Counter[str]:
     Returns:
         How many of what were put right; empty when nothing was to do.
     """
-    done: Counter[str] = Counter()
+    done = record_finished(launchpad)
     for firework in _running_fireworks(launchpad):
         done += _check_running(launchpad, firework, lost_after_s)
     for candidate in Candidate.objects(state__in=list(IN_FLIGHT)).only("candidate_id", "calculation_id", "state"):
         done += _check_candidate(launchpad, candidate)
+    return done
+
+
+def record_finished(launchpad: LaunchPad) -> Counter[str]:
+    """Store the runs that ended well since the last time; return how many."""
+    done: Counter[str] = Counter()
+    fresh = launchpad.launches.find({"state": "COMPLETED", RECORDED: None}).limit(1000)
+    for launch in list(fresh):
+        firework = launchpad.fireworks.find_one({"fw_id": launch["fw_id"]}, {"fw_id": 1, "name": 1, "spec": 1})
+        if firework is not None and "calculation_id" in firework["spec"]:
+            cause, outcome, evidence = explain(launch) if read_report(Path(launch["launch_dir"])) else _PLAIN_SUCCESS
+            record_run(firework, launch, cause, outcome, evidence)
+            done["runs"] += 1
+        launchpad.launches.update_one({"launch_id": launch["launch_id"]}, {"$set": {RECORDED: True}})
     return done
 
 
@@ -164,7 +186,8 @@ def explain(launch: Mapping[str, Any]) -> tuple[Cause, str, tuple[str, ...]]:
         return cause, str(report.get("outcome", "unknown")), tuple(str(line) for line in report.get("evidence", ()))
     stored = (launch.get("action") or {}).get("stored_data") or {}
     trace = str((stored.get("_exception") or {}).get("_stacktrace", "")).strip().splitlines()
-    return Cause.CODE_ERROR, "exception", tuple(reversed(trace[-3:]))
+    raised = [line for line in trace if _RAISED.match(line)]
+    return Cause.CODE_ERROR, "exception", tuple([*raised[-1:], *trace[-3:]])
 
 
 def read_report(folder: Path) -> dict[str, Any]:
@@ -180,7 +203,8 @@ def record_run(
     firework: Mapping[str, Any], launch: Mapping[str, Any], cause: Cause, outcome: str, evidence: tuple[str, ...]
 ) -> None:
     """Store one ended launch, once."""
-    spec = firework["spec"]
+    spec, report = firework["spec"], read_report(Path(launch["launch_dir"]))
+    timings = report.get("timings") or {}
     fields = {
         "candidate_id": spec.get("candidate_id", "unknown"),
         "calculation_id": spec.get("calculation_id", "unknown"),
@@ -190,7 +214,11 @@ def record_run(
         "worker_id": launch["fworker"]["name"],
         "host": launch["host"],
         "directory": launch["launch_dir"],
-        "ended_at": now(),
+        "started_at": _moment(timings.get("started")),
+        "ended_at": _moment(timings.get("ended")) or now(),
+        "wall_s": timings["ended"] - timings["started"] if {"ended", "started"} <= set(timings) else None,
+        "code_version": (report.get("code") or {}).get("version"),
+        "corrections": list(report.get("corrections", ())),
         "cause": cause,
         "outcome": outcome,
         "evidence": list(evidence)[:20],
@@ -199,3 +227,7 @@ def record_run(
     Run.objects(run_id=f"run-{launch['launch_id']}").update_one(
         upsert=True, **{f"set_on_insert__{name}": value for name, value in fields.items()}
     )
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

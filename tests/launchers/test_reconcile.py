@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fireworks import Firework, FWorker, ScriptTask, Workflow
+from fireworks import Firework, FWAction, FWorker, ScriptTask, Workflow
 
 from hullworks.documents import Candidate, Run, Worker, now
 from hullworks.launchers import reconcile as module
@@ -131,7 +131,7 @@ def test_a_finished_launch_whose_workflow_was_not_refreshed_is_completed(launchp
     _candidate(S.RUNNING)
     _submit(launchpad)
     _check_out(launchpad, "stock", tmp_path)
-    launchpad.launches.update_one({}, {"$set": {"state": "COMPLETED", "action": {}}})
+    launchpad.launches.update_one({}, {"$set": {"state": "COMPLETED", "action": FWAction().to_dict()}})
     assert reconcile(launchpad, lost_after_s=600)["refreshed"] == 1
     assert _states(launchpad) == {"COMPLETED"}
 
@@ -143,8 +143,6 @@ def _fizzle(launchpad: LaunchPad, folder: Path, report: dict[str, Any] | None) -
         (folder / module.RUN_REPORT).write_text(json.dumps(report))
     launch = launchpad.launches.find_one()
     trace = "Traceback\n  line\nValueError: no such thing"
-    from fireworks import FWAction
-
     launchpad.complete_launch(
         launch["launch_id"], FWAction(stored_data={"_exception": {"_stacktrace": trace}}), "FIZZLED"
     )

@@ -33,28 +33,33 @@ def protocols() -> tuple[str, ...]:
 def families(settings: Settings) -> dict[str, str]:
     """Return the pseudopotential families and their functionals; a family that cannot be loaded raises."""
     names = [DEFAULT_FAMILY, *settings.qe.pseudo_families]
-    return {name: get_family(name, settings).functional for name in names}
+    return {name: get_family(name, settings, load_protocol().cutoffs).functional for name in names}
 
 
-def get_family(name: str, settings: Settings) -> Family:
+def get_family(name: str, settings: Settings, cutoffs: str) -> Family:
     """Return a family by the name that the embedded one or the settings give it.
+
+    Args:
+        name: Name of the family.
+        settings: The project's settings.
+        cutoffs: Column of its cutoff table: ``low``, ``normal`` or ``high``.
 
     Raises:
         LevelError: There is no such family.
         PseudopotentialError: Its files cannot be used.
     """
     if name == DEFAULT_FAMILY:
-        return load_family(name)
+        return load_family(name, stringency=cutoffs)
     folder = settings.qe.pseudo_families.get(name)
     if folder is None:
         known = ", ".join([DEFAULT_FAMILY, *settings.qe.pseudo_families])
         raise LevelError("no such pseudopotential family", name, f"Known: {known}. Add it under [qe.pseudo_families].")
-    return _folder_family(str(folder), name)
+    return _folder_family(str(folder), name, cutoffs)
 
 
 @lru_cache(maxsize=16)
-def _folder_family(folder: str, name: str) -> Family:
-    return load_family(folder, name=name)
+def _folder_family(folder: str, name: str, cutoffs: str) -> Family:
+    return load_family(folder, name=name, stringency=cutoffs)
 
 
 def build_level(functional: str, protocol: str, family: str, settings: Settings) -> LevelOfTheory:
@@ -64,14 +69,15 @@ def build_level(functional: str, protocol: str, family: str, settings: Settings)
         LevelError: The protocol or family is unknown, or the family is of another functional.
         PseudopotentialError: The family's files cannot be used.
     """
-    members = get_family(family, settings)
+    numbers = load_protocol(protocol)
+    members = get_family(family, settings, numbers.cutoffs)
     if members.functional.lower() != functional.lower():
         raise LevelError(
             f"the pseudopotentials are of {members.functional}, not of {functional}",
             f"family {family}",
             "Ask for the level with the family's functional.",
         )
-    return level_of_theory(load_protocol(protocol), members)
+    return level_of_theory(numbers, members)
 
 
 def check_structure(structure: Structure, level: LevelOfTheory, settings: Settings) -> None:
@@ -80,7 +86,7 @@ def check_structure(structure: Structure, level: LevelOfTheory, settings: Settin
     Raises:
         PseudopotentialError: Names all such elements, and what to do.
     """
-    family = get_family(level.pseudo_family, settings)
+    family = get_family(level.pseudo_family, settings, load_protocol(level.protocol).cutoffs)
     family.require(sorted({site.specie.symbol for site in structure}))
 
 

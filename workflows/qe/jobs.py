@@ -189,7 +189,7 @@ def level_family(level: LevelOfTheory, elements: Iterable[str]) -> Family:
     # At call time, because that module imports this one to build the graph.
     from hullworks.workflows.qe.code import get_family
 
-    family = get_family(level.pseudo_family, get_settings())
+    family = get_family(level.pseudo_family, get_settings(), load_protocol(level.protocol).cutoffs)
     wanted = dict(level.pseudo_hashes)
     family.require(elements)
     unlike = [element for element in sorted(elements) if family.pseudo(element).sha256 != wanted.get(element)]

@@ -36,6 +36,7 @@ class Protocol:
         kpoints_distance: Largest distance between k-points, 1/Angstrom with the factor 2 pi.
         smearing: Smearing function, in QE's words.
         degauss_Ry: Width of the smearing, Ry.
+        cutoffs: Column of the family's cutoff table: ``low``, ``normal`` or ``high``.
         conv_thr_Ry_per_atom: Error of the energy at which the charge density is converged, Ry/atom.
         etot_conv_thr_Ry_per_atom: Change of the energy in the last ionic step, Ry/atom.
         forc_conv_thr_Ry_per_bohr: Largest force, Ry/bohr.
@@ -53,6 +54,7 @@ class Protocol:
     kpoints_distance: float
     smearing: str
     degauss_Ry: float
+    cutoffs: str
     conv_thr_Ry_per_atom: float
     etot_conv_thr_Ry_per_atom: float
     forc_conv_thr_Ry_per_bohr: float

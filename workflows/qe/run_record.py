@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import hullworks
 from hullworks.errors import RunError
+from hullworks.states import Cause
+from hullworks.workflows.qe.outcomes import QeOutcome
 
 if TYPE_CHECKING:
     from hullworks.workflows.qe.attempts import RunFolder
@@ -37,6 +39,7 @@ def build_record(folder: RunFolder, finding: Finding, command: PwCommand, stoppe
         "hullworks_version": hullworks.__version__,
         "outcome": finding.outcome.value,
         "band": finding.outcome.band.value,
+        "cause": cause_of(finding.outcome, stopped_by).value,
         "succeeded": bool(run is not None and run.succeeded and not stopped_by),
         "stopped_by": stopped_by,
         "evidence": [str(item) for item in finding.evidence],
@@ -57,6 +60,24 @@ def build_record(folder: RunFolder, finding: Finding, command: PwCommand, stoppe
         "attempts": [attempt.as_dict() for attempt in folder.attempts],
         "corrections": [correction.as_dict() for correction in folder.corrections],
     }
+
+
+_CAUSES = {
+    QeOutcome.CONVERGED: Cause.CONVERGED,
+    QeOutcome.WALLTIME_STOP: Cause.WALLTIME,
+    QeOutcome.OUT_OF_MEMORY: Cause.OUT_OF_MEMORY,
+    QeOutcome.USER_STOP: Cause.CANCELLED,
+}
+
+
+def cause_of(outcome: QeOutcome, stopped_by: str = "") -> Cause:
+    """Return why a run ended, in the words that all codes share.
+
+    Args:
+        outcome: How pw.x ended.
+        stopped_by: What ended the worker itself, if anything did.
+    """
+    return Cause.CANCELLED if stopped_by else _CAUSES.get(outcome, Cause.CODE_ERROR)
 
 
 def write_atomically(path: Path, text: str) -> None:
