@@ -49,7 +49,7 @@ def standard_primitive(
     found = None
     with _spglib_of_any_version():
         found = spglib.standardize_cell(cell, to_primitive=True, no_idealize=False, symprec=tolerance_A)
-    return None if found is None else (found[0], found[1], [int(kind) for kind in found[2]])
+    return None if found is None else (np.asarray(found[0]), np.asarray(found[1]), [int(kind) for kind in found[2]])
 
 
 @contextmanager

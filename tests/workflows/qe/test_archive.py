@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from hullworks.errors import RunError
 from hullworks.workflows.qe.archive import CHECKSUMS_NAME, archive_run, attempt_folders, verify_archive
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from hullworks.errors import MissingPartError, SettingsError
 from hullworks.settings import QeSettings, Settings
 from hullworks.workflows.qe.executable import embedded_python, pw_command, pw_environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def settings_for(folder: Path, command: str | None = None) -> Settings:

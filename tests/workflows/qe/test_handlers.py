@@ -10,10 +10,11 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from hullworks.workflows.qe.attempts import Attempt, RunFolder
+from hullworks.workflows.qe.evaluations import IonicStep
 from hullworks.workflows.qe.handlers import CURES, Cure, NoCure, Rule, build_handlers, load_repairs
 from hullworks.workflows.qe.inputs import PwInput, build_pw_input
 from hullworks.workflows.qe.outcomes import QeBand, QeOutcome
-from hullworks.workflows.qe.parser import IonicStep, QeRun
+from hullworks.workflows.qe.parser import QeRun
 from hullworks.workflows.qe.protocols import load_protocol
 from hullworks.workflows.qe.pseudos import load_family
 
@@ -24,7 +25,7 @@ HERE = Path()
 def asked() -> PwInput:
     """A relaxation of silicon."""
     structure = Structure(
-        Lattice([[0, 2.8, 2.8], [2.8, 0, 2.8], [2.8, 2.8, 0]]), ["Si", "Si"], [[0, 0, 0], [0.25, 0.25, 0.25]]
+        Lattice([[0, 2.8, 2.8], [2.8, 0, 2.8], [2.8, 2.8, 0]]), ["Si", "Si"], [[0.0, 0.0, 0.0], [0.25, 0.25, 0.25]]
     )
     return build_pw_input("vc-relax", structure, load_protocol("fast"), load_family("gth-pbe"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,9 +13,8 @@ from monty.json import MontyDecoder, jsanitize
 from pymatgen.core import Lattice, Structure
 
 from hullworks.errors import LevelError, PseudopotentialError
-from hullworks.levels import LevelOfTheory
-from hullworks.settings import Settings
 from hullworks.workflows.qe.attempts import Attempt, RunFolder
+from hullworks.workflows.qe.evaluations import IonicStep
 from hullworks.workflows.qe.inputs import build_pw_input
 from hullworks.workflows.qe.jobs import (
     QeRelaxMaker,
@@ -26,11 +26,15 @@ from hullworks.workflows.qe.jobs import (
 )
 from hullworks.workflows.qe.kpoints import KMesh
 from hullworks.workflows.qe.outcomes import QeOutcome
-from hullworks.workflows.qe.parser import IonicStep, QeRun
+from hullworks.workflows.qe.parser import QeRun
 from hullworks.workflows.qe.protocols import level_of_theory, load_protocol
 from hullworks.workflows.qe.pseudos import load_family
 from hullworks.workflows.qe.run import FinishedRun
 from hullworks.workflows.qe.task_document import QeTaskDoc, Round
+
+if TYPE_CHECKING:
+    from hullworks.levels import LevelOfTheory
+    from hullworks.settings import Settings
 
 FAST = load_protocol("fast")
 
@@ -39,7 +43,9 @@ FAST = load_protocol("fast")
 def si_fd3m() -> Structure:
     """Primitive silicon."""
     return Structure(
-        Lattice([[0, 2.73, 2.73], [2.73, 0, 2.73], [2.73, 2.73, 0]]), ["Si", "Si"], [[0, 0, 0], [0.25, 0.25, 0.25]]
+        Lattice([[0, 2.73, 2.73], [2.73, 0, 2.73], [2.73, 2.73, 0]]),
+        ["Si", "Si"],
+        [[0.0, 0.0, 0.0], [0.25, 0.25, 0.25]],
     )
 
 

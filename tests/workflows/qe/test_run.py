@@ -43,7 +43,9 @@ def family() -> Family:
 def quick(family: Family) -> PwInput:
     """A static calculation of silicon that takes a second: its numbers mean nothing."""
     structure = Structure(
-        Lattice([[0, 2.73, 2.73], [2.73, 0, 2.73], [2.73, 2.73, 0]]), ["Si", "Si"], [[0, 0, 0], [0.25, 0.25, 0.25]]
+        Lattice([[0, 2.73, 2.73], [2.73, 0, 2.73], [2.73, 2.73, 0]]),
+        ["Si", "Si"],
+        [[0.0, 0.0, 0.0], [0.25, 0.25, 0.25]],
     )
     pw_input = build_pw_input("scf", structure, load_protocol("fast", "initial_relax"), family)
     return replace(pw_input, mesh=KMesh((2, 2, 2), (1, 1, 1)), ecutwfc_Ry=12.0, ecutrho_Ry=48.0)
@@ -52,7 +54,7 @@ def quick(family: Family) -> PwInput:
 @pytest.fixture
 def slow(quick: PwInput) -> PwInput:
     """A calculation that takes minutes."""
-    heavy = replace(quick, mesh=KMesh((12, 12, 12)), ecutwfc_Ry=60.0, ecutrho_Ry=240.0)
+    heavy = replace(quick, mesh=KMesh((7, 7, 7)), ecutwfc_Ry=60.0, ecutrho_Ry=240.0)
     return heavy.with_setting("SYSTEM", "nosym", True)
 
 
@@ -105,8 +107,8 @@ def test_what_cannot_be_cured_ends_as_failed_with_its_outcome(
     qe: list[str], tmp_path: Path, quick: PwInput, family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A threshold below double precision is never met: all cures are tried, none makes a success of it."""
-    monkeypatch.setattr("hullworks.workflows.qe.handlers.load_repairs", lambda: hasty)
     hasty = Repairs(6, tuple(replace(rule, numbers=_hasty(rule.numbers)) for rule in load_repairs().rules))
+    monkeypatch.setattr("hullworks.workflows.qe.handlers.load_repairs", lambda: hasty)
     asked = quick.with_setting("ELECTRONS", "conv_thr", 1e-40).with_setting("ELECTRONS", "electron_maxstep", 4)
     with pytest.raises(RunError, match="scf_not_converged") as caught:
         run_pw(tmp_path, asked, family=family, command=command(qe))
