@@ -141,7 +141,7 @@ def main() -> None:
     """Parse the command line; print the table or put it into a document."""
     parser = argparse.ArgumentParser(description="Hold a project's results against published PBE values.")
     parser.add_argument("project", type=Path, help="project folder, its database running")
-    parser.add_argument("--chemsys", default="Mg-Si-Ge")
+    parser.add_argument("--chemsys", default="Mg-Si-Sn")
     parser.add_argument("--level", help="level of theory (default: the project's)")
     parser.add_argument("--into", type=Path, help="put the table between the marks of this document")
     arguments = parser.parse_args()
