@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import SecretStr
 
-from hullworks.analysis.hull_view import HullView, load_view, missing_references
 from hullworks.analysis.hull_points import EntryText, HullPoints
+from hullworks.analysis.hull_view import HullView, load_view, missing_references
 from hullworks.analysis.stability import last_sequence
 from hullworks.analysis.verdicts import judge
 from hullworks.database import connect as connect_documents
@@ -22,6 +21,7 @@ from hullworks.settings import Settings, load_settings
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    import numpy as np
     import numpy.typing as npt
     import pandas as pd
     import plotly.graph_objects as go

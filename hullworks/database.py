@@ -63,9 +63,9 @@ def connect(settings: Settings, *, wait_s: float = QUICK_WAIT_S, create: bool = 
         DatabaseError: The server is unreachable, refuses, or holds another schema version.
         ServiceError: The private server was never started.
     """
-    import mongoengine  # noqa: PLC0415 - costs 0.4 s, which commands without a database do not owe
+    import mongoengine
 
-    from hullworks import __version__, documents  # noqa: PLC0415
+    from hullworks import __version__, documents
 
     mongoengine.disconnect()
     mongoengine.connect(settings.database.name, host=database_uri(settings), **client_options(wait_s))
@@ -87,7 +87,7 @@ def connect(settings: Settings, *, wait_s: float = QUICK_WAIT_S, create: bool = 
 @contextmanager
 def database_errors(settings: Settings) -> Iterator[None]:
     """Turn the driver's errors into `DatabaseError`, with the next step and without the password."""
-    import pymongo.errors  # noqa: PLC0415
+    import pymongo.errors
 
     try:
         yield

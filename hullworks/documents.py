@@ -164,7 +164,7 @@ class Candidate(Versioned):
         why: str = "",
         *,
         only_from: Collection[CandidateState] | None = None,
-        **fields: Any,  # noqa: ANN401 - the document's own fields
+        **fields: Any,
     ) -> Self:
         """Move a candidate to another state by compare-and-set, and return it as it is afterwards.
 

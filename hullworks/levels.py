@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from hullworks.errors import LevelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 KEY_HASH_LENGTH = 8
 DEFAULT_FAMILY = "gth-pbe"
@@ -58,7 +60,7 @@ class LevelOfTheory:
     @property
     def slug(self) -> str:
         """Readable name, as users type it; several levels may share it."""
-        name = "-".join((self.code, self.functional, self.protocol)).lower()
+        name = f"{self.code}-{self.functional}-{self.protocol}".lower()
         return f"{name}@{self.pseudo_family}" if self.pseudo_family not in {"", DEFAULT_FAMILY} else name
 
     @property

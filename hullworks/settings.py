@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from hullworks.errors import SettingsError
 
@@ -102,7 +102,11 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
     )
     secret_fields: ClassVar[frozenset[str]] = frozenset({"database.uri"})
 
@@ -116,9 +120,16 @@ class Settings(BaseSettings):
     launch: LaunchSettings = LaunchSettings()
 
     @classmethod
-    def settings_customise_sources(cls, settings_cls: type[BaseSettings], **sources: Any) -> tuple[Any, ...]:  # noqa: ARG003, ANN401
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic's interface
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - there is one file, in TOML
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - secrets name their file themselves
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Let the environment win over the file (which arrives as constructor arguments)."""
-        return sources["env_settings"], sources["init_settings"]
+        return env_settings, init_settings
 
     @property
     def embedded_database(self) -> bool:

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
     from hullworks.settings import Settings
 
-BATCH: Final = "mg-si-ge"
-CHEMSYS: Final = "Mg-Si-Ge"
+BATCH: Final = "mg-si-sn"
+CHEMSYS: Final = "Mg-Si-Sn"
+EXAMPLE: Final = "MgSn-CsCl"
+"""The row to ask about afterwards: the compound that the model believes in and experiment does not know."""
 LEVEL: Final = "qe-pbe-fast"
 MARKER: Final = ".hullworks-demo"
 """Tells a folder that a demonstration made from one that somebody works in."""
@@ -53,7 +55,7 @@ class DemoResult:
     def closing(self) -> str:
         """What to look at next."""
         lines = [f"{name:<28}{path}" for name, path in self.files.items()]
-        lines.append(f"{'ask further':<28}cd {self.folder} && hullworks up, then: hullworks why SiGe-ZnS")
+        lines.append(f"{'ask further':<28}cd {self.folder} && hullworks up, then: hullworks why {EXAMPLE}")
         head = f"finished in {self.seconds:.0f} s" if self.complete else f"NOT complete: {', '.join(self.unfinished)}"
         return "\n".join([head, *lines])
 
@@ -149,7 +151,9 @@ def _campaign(settings: Settings, workers: int, console: Console, *, quiet: bool
         rows = [outcome.as_dict() for outcome in report.outcomes if outcome.reason and outcome.new]
         if rows:
             console.print(table(rows, {"name": "row", "where": "where", "state": "state", "reason": "reason"}))
-        console.print(f"[bold]3[/] relax, relax again, static with {workers} workers; Ctrl-C stops, running again continues")
+        console.print(
+            f"[bold]3[/] relax, relax again, static with {workers} workers; Ctrl-C stops, running again continues"
+        )
     with Display(console, BATCH, quiet=quiet) as display:
         LocalLauncher(settings, workers, BATCH, on_tick=display.update).run()
     if not quiet:

@@ -59,9 +59,7 @@ def _feed_one(launchpad: LaunchPad, candidate: Candidate, settings: Settings) ->
     except StateError:
         return "taken"  # paused or cancelled in the meantime
     workflow_id = _store(launchpad, workflow)
-    Candidate.objects(candidate_id=candidate.candidate_id).update_one(
-        set__workflow_id=workflow_id, inc__attempts=1
-    )
+    Candidate.objects(candidate_id=candidate.candidate_id).update_one(set__workflow_id=workflow_id, inc__attempts=1)
     return "submitted"
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hullworks.analysis.hull_view import missing_references, stored_verdicts
 from hullworks.analysis.stability import last_sequence
-from hullworks.documents import Batch, Candidate, Entry, HullEvent, Level, Run, StoredVerdict
+from hullworks.documents import Batch, Candidate, Entry, HullEvent, Level, Run, StateMove, StoredVerdict
 from hullworks.errors import InputError
 from hullworks.levels import resolve_level
 from hullworks.states import CandidateState
@@ -205,7 +205,9 @@ def find_candidate(name: str) -> Candidate:
     """Return a candidate by its id, or by a name that only one has."""
     found = list(Candidate.objects(candidate_id=name)) or list(Candidate.objects(name=name).limit(20))
     if len(found) == 1:
-        return found[0]
+        (candidate,) = found
+        only: Candidate = candidate
+        return only
     if not found:
         raise InputError("there is no such candidate", name, "`hullworks candidates` lists them.")
     ids = ", ".join(f"{candidate.candidate_id} ({candidate.state})" for candidate in found)
@@ -233,13 +235,15 @@ def explain_candidate(name: str) -> Row:
         "reason": candidate.reason.to_mongo().to_dict() if candidate.reason else None,
         "cause": candidate.cause.value if candidate.cause else None,
         "history": [_move_row(move) for move in candidate.history],
-        "runs": [_run_row(run) for run in Run.objects(candidate_id=owner.candidate_id).order_by("started_at", "run_id")],
+        "runs": [
+            _run_row(run) for run in Run.objects(candidate_id=owner.candidate_id).order_by("started_at", "run_id")
+        ],
         "entry": _entry_row(entry) if entry else None,
         "missing_now": sorted(missing_references(candidate.level_key)),
     }
 
 
-def _move_row(move: Any) -> Row:
+def _move_row(move: StateMove) -> Row:
     return {"at": move.at, "old": move.old.value if move.old else None, "new": move.new.value, "reason": move.reason}
 
 
@@ -281,7 +285,9 @@ def story_lines(data: Row) -> list[str]:
         reason = data["reason"]
         lines.append(f"  because   [{reason['code']}] {reason['text']}. {reason.get('next_step', '')}".rstrip())
     lines += _verdict_lines(data) + _entry_lines(data["entry"])
-    lines += [f"  {m['at']:%Y-%m-%d %H:%M:%S}  {m['old'] or 'new'} → {m['new']}: {m['reason']}" for m in data["history"]]
+    lines += [
+        f"  {m['at']:%Y-%m-%d %H:%M:%S}  {m['old'] or 'new'} → {m['new']}: {m['reason']}" for m in data["history"]
+    ]
     for run in data["runs"]:
         wall = f", {run['wall_s']:.0f} s" if run["wall_s"] is not None else ""
         lines.append(f"  run       {run['step']}: {run['cause']} ({run['outcome']}{wall})  {run['directory']}")
@@ -296,7 +302,9 @@ def _verdict_lines(data: Row) -> list[str]:
     flags = ", ".join(data["flags"]) or "none"
     lines = [f"  verdict   {data['verdict']} at {data['level']}, hull version {data['hull_version']}; flags: {flags}"]
     if data["e_above_hull"] is not None:
-        lines.append(f"            {data['e_above_hull']:.4f} eV/atom above the hull of {' + '.join(data['decomposition'])}")
+        lines.append(
+            f"            {data['e_above_hull']:.4f} eV/atom above the hull of {' + '.join(data['decomposition'])}"
+        )
     if data["missing"]:
         lines.append(f"            missing: {', '.join(data['missing'])}")
     return lines

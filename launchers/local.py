@@ -17,8 +17,8 @@ import pymongo.errors
 from hullworks.analysis.stability import update_all
 from hullworks.documents import Candidate
 from hullworks.errors import ServiceError
-from hullworks.launchers.feeder import feed
 from hullworks.launchers.configuration import write_configuration
+from hullworks.launchers.feeder import feed
 from hullworks.launchers.launchpad import open_launchpad
 from hullworks.launchers.reconcile import reconcile
 from hullworks.launchers.services import mongod
@@ -146,7 +146,12 @@ class LocalLauncher:
         command += ["--parent", str(os.getpid()), "--stop-file", str(stop_file)]
         with log.open("ab") as stream:
             slot.process = subprocess.Popen(
-                command, env=environment, cwd=self.settings.project_dir, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL
+                command,
+                env=environment,
+                cwd=self.settings.project_dir,
+                stdout=stream,
+                stderr=stream,
+                stdin=subprocess.DEVNULL,
             )
         slot.started = time.monotonic()
 

@@ -15,6 +15,7 @@ from hullworks.launchers import listings
 from hullworks.states import OPEN, CandidateState
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from types import TracebackType
 
     from rich.console import Console, RenderableType
@@ -56,7 +57,7 @@ def _named(row: dict[str, Any]) -> str:
     return escape(f"{row['name'] or ''} ({row['candidate_id']})".strip())
 
 
-def _ago(moment: Any) -> str:
+def _ago(moment: datetime) -> str:
     seconds = int((now() - moment).total_seconds())
     minutes, seconds = divmod(max(0, seconds), 60)
     return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

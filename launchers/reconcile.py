@@ -187,7 +187,7 @@ def explain(launch: Mapping[str, Any]) -> tuple[Cause, str, tuple[str, ...]]:
     stored = (launch.get("action") or {}).get("stored_data") or {}
     trace = str((stored.get("_exception") or {}).get("_stacktrace", "")).strip().splitlines()
     raised = [line for line in trace if _RAISED.match(line)]
-    return Cause.CODE_ERROR, "exception", tuple([*raised[-1:], *trace[-3:]])
+    return Cause.CODE_ERROR, "exception", (*raised[-1:], *trace[-3:])
 
 
 def read_report(folder: Path) -> dict[str, Any]:

@@ -144,5 +144,7 @@ def _code_versions(entries: Iterable[EntryRow]) -> tuple[tuple[str, str], ...]:
 
 def _wall_s(batch: Batch, candidates: list[Candidate]) -> float | None:
     moves = [move.at for candidate in candidates for move in candidate.history]
-    unfinished = any(not candidate.history or candidate.state in {"queued", "submitted", "running"} for candidate in candidates)
+    unfinished = any(
+        not candidate.history or candidate.state in {"queued", "submitted", "running"} for candidate in candidates
+    )
     return None if unfinished or not moves else (max(moves) - batch.created_at).total_seconds()

@@ -48,17 +48,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def parts_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the embedded parts: the user's own, or one for this session when that is asked for."""
-    named = os.environ.get("HULLWORKS_TEST_PARTS_DIR")
-    return Path(named) if named else Path.home() / ".local" / "share" / "hullworks"
+def parts_dir() -> Path:
+    """Folder of the embedded parts: the user's own, shared with the demonstration."""
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "hullworks"
 
 
 @pytest.fixture(autouse=True)
 def _no_project_around(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the settings of whoever runs the tests out of them."""
     for name in list(os.environ):
-        if name.startswith("HULLWORKS_") and name != "HULLWORKS_TEST_PARTS_DIR":
+        if name.startswith("HULLWORKS_"):
             monkeypatch.delenv(name)
 
 
@@ -113,7 +113,8 @@ def mongod(server: Settings, project: Settings) -> Iterator[Settings]:
     connect(settings)
     yield settings
     mongoengine.disconnect()
-    with MongoClient(uri) as client:
+    client: MongoClient[dict[str, object]] = MongoClient(uri)
+    with client:
         client.drop_database(name)
 
 
@@ -134,9 +135,7 @@ def qe(parts_dir: Path) -> list[str]:
     if embedded.exists():
         return [str(embedded), "-m", "qepy", "--pw.x"]
     found = shutil.which("pw.x")
-    if found is None:
-        absent("pw.x", "run: hullworks doctor --fetch")
-    return [found]
+    return [found or absent("pw.x", "run: hullworks doctor --fetch")]
 
 
 @pytest.fixture(scope="session")

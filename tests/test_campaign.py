@@ -50,10 +50,15 @@ class Project:
         (folder / "hullworks.toml").write_text(text)
         (folder / "batch.jsonl").write_text("\n".join(_rows()) + "\n")
 
-    def run(self, *arguments: str, status: int = 0) -> Any:
+    def run(self, *arguments: str, status: int = 0) -> Any:  # noqa: ANN401 - whatever JSON it prints
         """Run a command and return its JSON."""
         done = subprocess.run(
-            [HULLWORKS, *arguments, "--json"], cwd=self.folder, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+            [HULLWORKS, *arguments, "--json"],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_S,
         )
         assert done.returncode == status, done.stderr + done.stdout
         return json.loads(done.stdout) if done.stdout.strip() else None
@@ -76,7 +81,9 @@ class Project:
                 line, folder = " ".join(process.cmdline()), process.cwd()
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
-            if all(word in line for word in words) and (str(self.folder) in line or folder.startswith(str(self.folder))):
+            if all(word in line for word in words) and (
+                str(self.folder) in line or folder.startswith(str(self.folder))
+            ):
                 found.append(process)
         return found
 
@@ -85,7 +92,7 @@ class Project:
         return [p for p in self.processes("-i", "pw.in") if "supervise" not in " ".join(p.cmdline())]
 
     def wait_for(self, what: Callable[[], object], seconds: float = 120.0) -> None:
-        """Wait until something is true; it is an event of a real calculation, so there is nothing to wait on but time."""
+        """Wait until something is true; it happens inside a real calculation, which sends no signal of it."""
         end = time.monotonic() + seconds
         while not what():
             assert time.monotonic() < end, "it did not happen in time"

@@ -26,7 +26,8 @@ def _candidate(name: str = "cand-1", state: CandidateState = S.QUEUED) -> Candid
     candidate = Candidate(
         candidate_id=name, row_id=f"row-{name}", batch="b", level_key="l", source_file="f", source_row=1, state=state
     )
-    return candidate.save(force_insert=True)
+    candidate.save(force_insert=True)
+    return candidate
 
 
 def test_a_move_is_stored_with_time_and_reason() -> None:
@@ -85,7 +86,13 @@ def test_the_database_itself_keeps_keys_unique() -> None:
     _candidate()
     with pytest.raises(NotUniqueError):
         Candidate(
-            candidate_id="cand-2", row_id="row-cand-1", batch="b", level_key="l", source_file="f", source_row=2, state=S.QUEUED
+            candidate_id="cand-2",
+            row_id="row-cand-1",
+            batch="b",
+            level_key="l",
+            source_file="f",
+            source_row=2,
+            state=S.QUEUED,
         ).save(force_insert=True)
     event = {"level_key": "l", "kind": "entry_added", "chemsys": "Mg"}
     HullEvent(sequence=1, entry_id="e1", **event).save(force_insert=True)

@@ -10,7 +10,9 @@ from hullworks import errors
 
 
 def _all_errors() -> list[type[errors.HullWorksError]]:
-    return [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.HullWorksError)]
+    return [
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.HullWorksError)
+    ]
 
 
 @pytest.mark.parametrize("kind", _all_errors())
@@ -20,7 +22,12 @@ def test_every_error_survives_a_pickle(kind: type[errors.HullWorksError]) -> Non
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
     assert type(copy) is kind
     assert str(copy) == str(error) == "line 7: it is broken. Mend it."
-    assert copy.as_dict() == {"error": kind.__name__, "what": "it is broken", "where": "line 7", "next_step": "Mend it."}
+    assert copy.as_dict() == {
+        "error": kind.__name__,
+        "what": "it is broken",
+        "where": "line 7",
+        "next_step": "Mend it.",
+    }
 
 
 def test_the_tree_in_the_docstring_names_every_error() -> None:

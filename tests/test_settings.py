@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from hullworks.errors import SettingsError
 from hullworks.settings import find_project_dir, known_variables, load_settings, read_secret_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture

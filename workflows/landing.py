@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from jobflow import job
 from mongoengine.errors import NotUniqueError
-from pymatgen.core import Structure
 
 from hullworks.analysis.stability import update_level
 from hullworks.analysis.verdicts import VerdictFlag, load_thresholds
@@ -28,6 +27,8 @@ from hullworks.workflows.intake.limits import default_limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from pymatgen.core import Structure
 
 MAX_EVIDENCE = 20
 

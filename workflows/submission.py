@@ -104,7 +104,9 @@ def submit(
 class _Intake:
     """Turns rows into candidate documents, remembering which crystals it has seen."""
 
-    def __init__(self, level: LevelOfTheory, settings: Settings, batch: str, policy: ScreeningPolicy, *, stored: bool) -> None:
+    def __init__(
+        self, level: LevelOfTheory, settings: Settings, batch: str, policy: ScreeningPolicy, *, stored: bool
+    ) -> None:
         self.level = level
         self.settings = settings
         self.batch = batch
@@ -265,7 +267,9 @@ def _note_batch(batch: str, level: LevelOfTheory, policy: ScreeningPolicy, owner
     present = Batch.objects.get(name=batch)
     if present.level_key != level.key:
         raise InputError(
-            f"it holds candidates of level {present.level_key}, not {level.key}", f"batch {batch}", "Name another batch."
+            f"it holds candidates of level {present.level_key}, not {level.key}",
+            f"batch {batch}",
+            "Name another batch.",
         )
 
 

@@ -19,7 +19,6 @@ EXIT_UNEXPECTED = 1
 EXIT_INTERRUPTED = 130
 
 
-
 def _exit_with(status: object, **_options: object) -> None:
     """End with the status that a command returned."""
     if isinstance(status, int) and status:
@@ -39,14 +38,21 @@ launch_app = typer.Typer(help="Start workers; they feed the LaunchPad as they go
 app.add_typer(launch_app, name="launch")
 
 app.command()(work.demo)
-for command in (project.up, project.down, project.doctor):
-    app.command()(command)
-for command in (batches.submit, batches.batches, batches.status, batches.candidates, batches.why):
-    app.command()(command)
+app.command()(project.up)
+app.command()(project.down)
+app.command()(project.doctor)
+app.command()(batches.submit)
+app.command()(batches.batches)
+app.command()(batches.status)
+app.command()(batches.candidates)
+app.command()(batches.why)
 launch_app.command("local")(work.launch_local)
 launch_app.command("feed")(work.launch_feed)
-for command in (hulls.hull, hulls.stable, hulls.history, project.levels, project.config):
-    app.command()(command)
+app.command()(hulls.hull)
+app.command()(hulls.stable)
+app.command()(hulls.history)
+app.command()(project.levels)
+app.command()(project.config)
 
 
 def _version(value: bool) -> None:
@@ -59,7 +65,9 @@ def _version(value: bool) -> None:
 def options(
     project_dir: Annotated[
         Path | None,
-        typer.Option("--project", "-C", help="Project folder; by default the nearest with a hullworks.toml, else this one."),
+        typer.Option(
+            "--project", "-C", help="Project folder; by default the nearest with a hullworks.toml, else this one."
+        ),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the whole trace of an error.")] = False,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,

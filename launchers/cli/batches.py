@@ -31,11 +31,17 @@ _CANDIDATE_COLUMNS = {
 
 
 def submit(
-    files: Annotated[list[Path], typer.Argument(help="JSONL, JSON, CIF, POSCAR or extxyz files (.gz too), or folders.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="JSONL, JSON, CIF, POSCAR or extxyz files (.gz too), or folders.")
+    ],
     level: LevelOption = None,
-    batch: Annotated[str | None, typer.Option("--batch", "-b", help="Name of the batch. Default: the first file's.")] = None,
+    batch: Annotated[
+        str | None, typer.Option("--batch", "-b", help="Name of the batch. Default: the first file's.")
+    ] = None,
     policy: Annotated[Path | None, typer.Option("--policy", help="YAML file with the screening policy.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would become of each row; store nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would become of each row; store nothing.")
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help=f"Exit with {EXIT_LOOK} when a row was quarantined or rejected.")
     ] = False,
@@ -85,7 +91,9 @@ def _submission_table(report: SubmissionReport) -> RenderableType:
 def _submission_summary(report: SubmissionReport) -> str:
     counts = ", ".join(f"{number} {state}" for state, number in sorted(report.counts.items()))
     verb = "would be" if report.dry_run else "are"
-    return f"batch {report.batch} at {report.level_key}: {counts or 'no rows'} ({len(report.outcomes)} rows {verb} in it)"
+    return (
+        f"batch {report.batch} at {report.level_key}: {counts or 'no rows'} ({len(report.outcomes)} rows {verb} in it)"
+    )
 
 
 def batches(as_json: JsonOption = False) -> None:
@@ -118,7 +126,9 @@ def status(
 def candidates(
     batch: Annotated[str | None, typer.Option("--batch", "-b", help="Only of this batch.")] = None,
     state: Annotated[str | None, typer.Option("--state", "-s", help="Only in this state.")] = None,
-    chemsys: Annotated[str | None, typer.Option("--chemsys", help="Only of this chemical system, such as Mg-Si.")] = None,
+    chemsys: Annotated[
+        str | None, typer.Option("--chemsys", help="Only of this chemical system, such as Mg-Si.")
+    ] = None,
     limit: LimitOption = 200,
     as_json: JsonOption = False,
 ) -> None:

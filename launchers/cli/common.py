@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.table import Table
 
     from hullworks.settings import Settings
@@ -20,7 +20,8 @@ EXIT_LOOK = 10
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 LevelOption = Annotated[
-    str | None, typer.Option("--level", "-l", help="Level of theory: a key, or its readable name. Default: the project's.")
+    str | None,
+    typer.Option("--level", "-l", help="Level of theory: a key, or its readable name. Default: the project's."),
 ]
 
 
@@ -62,7 +63,7 @@ def use_configuration(found: Settings) -> None:
     use(found)
 
 
-def emit(data: Any, as_json: bool, render: Callable[[], Table | str]) -> None:
+def emit(data: object, as_json: bool, render: Callable[[], RenderableType]) -> None:
     """Print data as JSON for scripts, or as a table or text for people."""
     if as_json:
         typer.echo(json.dumps(data, indent=2, default=str, sort_keys=True))
@@ -89,7 +90,7 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], title: 
     return result
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     from rich.markup import escape
 
     if value is None:

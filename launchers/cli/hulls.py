@@ -34,7 +34,9 @@ def _level_key(found: Settings, level: str | None) -> str:
 def hull(
     chemsys: Annotated[str, typer.Argument(help="Chemical system, such as Mg-Si-Ge.")],
     level: LevelOption = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Write the phase diagram: .png, or .html (interactive).")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Write the phase diagram: .png, or .html (interactive).")
+    ] = None,
     as_of: Annotated[int | None, typer.Option("--as-of", min=1, help="The hull as of this event.")] = None,
     as_json: JsonOption = False,
 ) -> None:

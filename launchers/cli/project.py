@@ -24,7 +24,9 @@ def up(as_json: JsonOption = False) -> None:
     environment = write_configuration(found)
     where = f"127.0.0.1:{server.port}" if server else "the address in the settings"
     data = {"database": where, "embedded": server is not None, "environment": environment}
-    emit(data, as_json, lambda: f"MongoDB runs on {where}; database {found.database.name}. Stop it with: hullworks down")
+    emit(
+        data, as_json, lambda: f"MongoDB runs on {where}; database {found.database.name}. Stop it with: hullworks down"
+    )
 
 
 def down(as_json: JsonOption = False) -> None:
@@ -64,8 +66,18 @@ def levels(as_json: JsonOption = False) -> None:
     found = connected()
     rows = listings.levels()
     known = {row["slug"] for row in rows}
-    rows += [{"slug": name, "key": None, "candidates": 0, "entries": 0} for name in available_levels(found) if name not in known]
-    columns = {"slug": "level", "key": "key", "candidates": "candidates>", "entries": "entries>", "hull_version": "hull version>"}
+    rows += [
+        {"slug": name, "key": None, "candidates": 0, "entries": 0}
+        for name in available_levels(found)
+        if name not in known
+    ]
+    columns = {
+        "slug": "level",
+        "key": "key",
+        "candidates": "candidates>",
+        "entries": "entries>",
+        "hull_version": "hull version>",
+    }
     emit(rows, as_json, lambda: table(rows, columns))
 
 
@@ -87,7 +99,11 @@ def config(
     data = {**found.model_dump(mode="json"), "settings_file": str(found.project_dir / SETTINGS_FILE)}
     variables = sorted(known_variables())
     rows = [{"setting": key, "value": value} for key, value in _flat(data)]
-    emit({"settings": data, "variables": variables}, as_json, lambda: table(rows, {"setting": "setting", "value": "value"}))
+    emit(
+        {"settings": data, "variables": variables},
+        as_json,
+        lambda: table(rows, {"setting": "setting", "value": "value"}),
+    )
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

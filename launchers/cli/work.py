@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-
 from hullworks.launchers.cli.common import EXIT_LOOK, JsonOption, connected, console, emit, table, use_configuration
 
 
@@ -52,7 +51,9 @@ def _done_line(counts: dict[str, int]) -> str:
 
 
 def demo(
-    folder: Annotated[Path, typer.Option("--folder", help="Project folder of the demonstration.")] = Path("hullworks-demo"),
+    folder: Annotated[Path, typer.Option("--folder", help="Project folder of the demonstration.")] = Path(
+        "hullworks-demo"
+    ),
     workers: Annotated[int, typer.Option("--workers", "-n", min=1, help="Runs side by side.")] = 2,
     keep: Annotated[bool, typer.Option("--keep", help="Leave MongoDB running afterwards.")] = False,
     as_json: JsonOption = False,

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pymatgen.core import Composition
 
-from hullworks.analysis import stability
 from hullworks.analysis.client import StabilityDB
 from hullworks.analysis.hull_view import load_view
 from hullworks.analysis.stability import update_all, update_level
 from hullworks.documents import Candidate, Entry, HullEvent, Level, StoredVerdict
 from hullworks.errors import HullError, LevelError
+from hullworks.leases import lease
 from hullworks.levels import LevelOfTheory
 from hullworks.states import CandidateState, Role
 
@@ -28,6 +28,7 @@ ENERGIES = {"Mg": -1.0, "Si": -4.0, "Mg2Si": -2.2, "MgSi": -2.3, "Mg3Si": -1.8}
 
 @pytest.fixture(autouse=True)
 def _levels(mongod: Settings) -> None:
+    assert mongod.database.name.startswith("t"), "never anybody's real database"
     for level in (LEVEL, OTHER):
         Level(key=level.key, slug=level.slug, data=level.as_dict()).save()
 
@@ -56,12 +57,14 @@ def _enter(formula: str, energy: float | None = None, *, level: LevelOfTheory = 
         "initial_structure_id": key,
         "valid": True,
     }
-    return Entry(**{**values, **fields}).save(force_insert=True)
+    entry = Entry(**{**values, **fields})
+    entry.save(force_insert=True)
+    return entry
 
 
 def _declare(formula: str, state: CandidateState, role: Role = Role.REFERENCE) -> Candidate:
     composition = Composition(formula)
-    return Candidate(
+    candidate = Candidate(
         candidate_id=f"cand-{formula}-fast",
         row_id=f"row-{formula}",
         batch="b",
@@ -74,7 +77,9 @@ def _declare(formula: str, state: CandidateState, role: Role = Role.REFERENCE) -
         chemsys=composition.chemical_system,
         state=state,
         entry_id=f"entry-{formula}-fast",
-    ).save(force_insert=True)
+    )
+    candidate.save(force_insert=True)
+    return candidate
 
 
 def _kinds() -> dict[str, str]:
@@ -93,7 +98,9 @@ def test_entries_become_numbered_events_and_verdicts() -> None:
     assert (verdict.level_key, verdict.hull_sequence, verdict.flags) == (LEVEL.key, 5, [])
     # MgSi = 0.75 Mg2Si + 0.25 Si by atoms: -2.3 - (0.75 * -2.2 + 0.25 * -4.0)
     assert verdict.e_above_hull_eV_per_atom == pytest.approx(0.35, abs=1e-12)
-    assert {part["formula"]: part["fraction"] for part in verdict.decomposition} == pytest.approx({"Mg2Si": 0.75, "Si": 0.25})
+    assert {part["formula"]: part["fraction"] for part in verdict.decomposition} == pytest.approx(
+        {"Mg2Si": 0.75, "Si": 0.25}
+    )
 
 
 def test_a_second_update_changes_nothing() -> None:
@@ -195,7 +202,7 @@ def test_a_killed_writer_is_caught_up(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = {"n": 0}
     original = Entry.objects.__class__.update_one
 
-    def dies(self: Any, *args: Any, **fields: Any) -> Any:
+    def dies(self: Any, *args: Any, **fields: Any) -> Any:  # noqa: ANN401 - mongoengine's own
         calls["n"] += 1
         if calls["n"] == 3:
             raise KeyboardInterrupt
@@ -214,7 +221,7 @@ def test_a_killed_writer_is_caught_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_while_one_writer_is_at_it_another_does_nothing() -> None:
     """One writer at a time, by lease."""
     _enter("Mg")
-    with stability.lease(f"stability:{LEVEL.key}", 60):
+    with lease(f"stability:{LEVEL.key}", 60):
         assert not update_level(LEVEL.key)
     assert update_level(LEVEL.key)["events"] == 1
 

@@ -26,8 +26,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Set OLD_ERROR_HANDLING:Deprecati
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(str(files("hullworks.launchers").joinpath("demo_data")))
-BATCH = DATA / "mg-si-ge.jsonl"
-REFERENCES = ["Mg", "Si", "Ge", "Mg2Si", "Mg2Ge"]
+BATCH = DATA / "mg-si-sn.jsonl"
+REFERENCES = ["Mg", "Si", "Sn", "Mg2Si", "Mg2Sn"]
 
 
 def load_script(name: str) -> ModuleType:
@@ -61,15 +61,15 @@ def read() -> dict[str, CandidateInput]:
 
 
 def test_the_batch_holds_what_its_readme_says(read: dict[str, CandidateInput]) -> None:
-    """The batch has 14 rows: 5 references first, 6 candidates, a duplicate, and two rows that cannot be used."""
+    """The batch has 13 rows: 5 references first, 5 candidates, a duplicate, and two rows that cannot be used."""
     rows = list(read_rows(BATCH))
-    assert len(rows) == 14
+    assert len(rows) == 13
     assert list(read)[:5] == REFERENCES
     assert [name for name, row in read.items() if row.role is Role.REFERENCE] == REFERENCES
-    assert len(read) == 12
+    assert len(read) == 11
     readme = (DATA / "README.md").read_text(encoding="utf-8")
-    assert "5 references: Mg, Si, Ge, Mg2Si, Mg2Ge" in readme
-    assert "6 candidates" in readme
+    assert "5 references: Mg, Si, Sn, Mg2Si, Mg2Sn" in readme
+    assert "5 candidates" in readme
 
 
 def test_one_row_is_unphysical_and_one_malformed() -> None:
@@ -107,16 +107,16 @@ def test_predictions_arrive_complete(read: dict[str, CandidateInput], prediction
         assert row.source
 
 
-def test_the_model_believes_in_an_ordered_compound_that_does_not_exist(read: dict[str, CandidateInput]) -> None:
-    """Against the references alone CHGNet puts SiGe, and only SiGe, below the hull; it is computed first."""
+def test_the_model_believes_in_a_compound_that_experiment_does_not_know(read: dict[str, CandidateInput]) -> None:
+    """Against the references alone CHGNet puts MgSn, and only MgSn, below the hull; it is computed first."""
     distance = {
         name: (row.prediction.model_extra or {})["distance_to_reference_hull_eV_per_atom"]
         for name, row in read.items()
         if row.role is Role.CANDIDATE
     }
-    assert [name for name, value in distance.items() if value < 0] == ["SiGe-ZnS"]
+    assert [name for name, value in distance.items() if value < 0] == ["MgSn-CsCl"]
     candidates = [row for row in read.values() if row.role is Role.CANDIDATE and row.name != "Mg2Si-again"]
-    assert min(candidates, key=lambda row: rank(row.structure, row.prediction, role=row.role)).name == "SiGe-ZnS"
+    assert min(candidates, key=lambda row: rank(row.structure, row.prediction, role=row.role)).name == "MgSn-CsCl"
 
 
 def test_screening_accepts_every_readable_crystal(read: dict[str, CandidateInput]) -> None:
@@ -156,7 +156,7 @@ def test_the_script_makes_the_shipped_files_again(maker: ModuleType, tmp_path: P
     for name in ("predictions.json", "README.md"):
         (tmp_path / name).write_bytes((DATA / name).read_bytes())
     maker.write_files(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "mg-si-ge.jsonl", "predictions.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "mg-si-sn.jsonl", "predictions.json"]
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == (DATA / "README.md").read_text(encoding="utf-8")
     made, shipped = (path.read_text(encoding="utf-8").splitlines() for path in (tmp_path / BATCH.name, BATCH))
     assert made[-1] == shipped[-1]
@@ -185,7 +185,7 @@ def test_cell_lengths_survive_building(maker: ModuleType, predictions: dict[str,
 def test_predicted_energies_above_hull_follow_from_the_recorded_energies(
     maker: ModuleType, predictions: dict[str, Any]
 ) -> None:
-    """MgSi lies above the tie line Mg2Si-Si, and with SiGe in the hull no distance shrinks."""
+    """MgSi lies above the tie line Mg2Si-Si, and with MgSn in the hull no distance shrinks."""
     energy = {name: phase["energy_eV_per_atom"] for name, phase in predictions["phases"].items()}
     above_line = energy["MgSi-CsCl"] - (0.75 * energy["Mg2Si"] + 0.25 * energy["Si"])
     distances = maker.hull_distances(predictions)
@@ -231,13 +231,13 @@ def test_the_table_shows_known_phases_first_and_the_conventional_cell(
     phases = {phase.name: phase for phase in maker.PHASES}
     built: dict[str, Structure] = {
         name: maker.build(phases[name], tuple(predictions["phases"][name]["lengths_A"]))
-        for name in ("SiGe-ZnS", "Mg2Si", "Mg")
+        for name in ("SiSn-ZnS", "Mg2Si", "Mg")
     }
     lines = script.table([script.computed(name, s, -0.1, 0.0) for name, s in built.items()], published).splitlines()
     quantities = [tuple(cell.strip() for cell in line.split("|")[1:4]) for line in lines[2:]]
     assert quantities[:2] == [("Mg2Si", "a (Å)", "6.363"), ("Mg2Si", "E_f (eV/atom)", "-0.100")]
     assert quantities[2:4] == [("Mg", "a (Å)", "3.206"), ("Mg", "c (Å)", "5.132")]
-    assert quantities[4:] == [("SiGe-ZnS", "a (Å)", "5.616"), ("SiGe-ZnS", "E_f (eV/atom)", "-0.100")]
+    assert quantities[4:] == [("SiSn-ZnS", "a (Å)", "6.059"), ("SiSn-ZnS", "E_f (eV/atom)", "-0.100")]
 
 
 def test_the_table_replaces_the_one_before(maker: ModuleType, published: dict[str, Any]) -> None:

@@ -33,7 +33,12 @@ def _workflow(calculation: str = "calc-1", script: str = "echo hello > said") ->
 def _stock(command: str, *arguments: str, environment: dict[str, str], folder: Path) -> str:
     program = Path(sys.executable).with_name(command)
     done = subprocess.run(
-        [str(program), *arguments], env={**os.environ, **environment}, cwd=folder, capture_output=True, text=True, check=False
+        [str(program), *arguments],
+        env={**os.environ, **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr

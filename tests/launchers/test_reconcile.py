@@ -29,7 +29,7 @@ S = CandidateState
 
 
 def _candidate(state: CandidateState = S.SUBMITTED, *, minutes_ago: int = 0) -> Candidate:
-    return Candidate(
+    candidate = Candidate(
         candidate_id="cand-1",
         row_id="row-1",
         batch="b",
@@ -39,7 +39,9 @@ def _candidate(state: CandidateState = S.SUBMITTED, *, minutes_ago: int = 0) -> 
         state=state,
         state_since=now() - timedelta(minutes=minutes_ago),
         calculation_id="calc-1",
-    ).save(force_insert=True)
+    )
+    candidate.save(force_insert=True)
+    return candidate
 
 
 def _submit(launchpad: LaunchPad, script: str = "true") -> None:
@@ -56,9 +58,9 @@ def _check_out(launchpad: LaunchPad, worker: str, folder: Path) -> None:
 def _worker(name: str, process: subprocess.Popen[bytes]) -> None:
     mark = ProcessMark.of(process.pid)
     assert mark is not None
-    Worker(
-        worker_id=name, host=mark.host, boot_id=mark.boot_id, pid=mark.pid, process_started=mark.started
-    ).save(force_insert=True)
+    Worker(worker_id=name, host=mark.host, boot_id=mark.boot_id, pid=mark.pid, process_started=mark.started).save(
+        force_insert=True
+    )
 
 
 @pytest.fixture
