@@ -38,13 +38,13 @@ def uri_with_database(settings: Settings) -> str:
 def job_store_spec(settings: Settings, *, wait_s: float) -> dict[str, Any]:
     """Return jobflow's description of the project's JobStore (secret: it holds the address)."""
     common = {
-        "type": "MongoURIStore",
+        "type": "MongoStore",
         "uri": database_uri(settings),
         "database": settings.database.name,
         "mongoclient_kwargs": client_options(wait_s),
     }
     blobs = {
-        "type": "GridFSURIStore",
+        "type": "GridFSStore",
         "uri": database_uri(settings),
         "database": settings.database.name,
         "collection_name": BLOBS_COLLECTION,

@@ -17,10 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pymatgen.core.periodic_table import Element
 
 from hullworks.errors import InputError
+from hullworks.states import Role
 from hullworks.workflows.identity import MatchTolerances
 from hullworks.workflows.intake.crystal import contact_distances
 from hullworks.workflows.intake.limits import default_limits
-from hullworks.workflows.intake.rows import Prediction, Role
+from hullworks.workflows.intake.rows import Prediction
 
 if TYPE_CHECKING:
     import os

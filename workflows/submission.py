@@ -12,7 +12,7 @@ from pymatgen.core import Structure
 from hullworks.documents import SCHEMA_VERSION, Batch, Candidate, Level, Reason, StateMove, now
 from hullworks.documents import Prediction as StoredPrediction
 from hullworks.errors import HullWorksError, InputError
-from hullworks.states import CandidateState, Role
+from hullworks.states import CandidateState
 from hullworks.workflows.codes import check_structure, graph_version
 from hullworks.workflows.identity import DuplicateIndex, calculation_id, candidate_id, row_id, structure_id
 from hullworks.workflows.intake import CandidateInput, IntakeRow, read_rows
@@ -193,7 +193,7 @@ def _describe(candidate: Candidate, given: CandidateInput) -> None:
     composition = given.structure.composition
     prediction = given.prediction
     candidate.name = given.name
-    candidate.role = Role(given.role.value)
+    candidate.role = given.role
     candidate.reduced_formula = composition.reduced_formula
     candidate.chemsys = composition.chemical_system
     candidate.n_atoms = len(given.structure)

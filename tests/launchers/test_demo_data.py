@@ -14,8 +14,9 @@ import yaml
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Composition, Structure
 
+from hullworks.states import Role
 from hullworks.workflows.intake.reader import read_rows
-from hullworks.workflows.intake.rows import CandidateInput, ProblemCode, Role
+from hullworks.workflows.intake.rows import CandidateInput, ProblemCode
 from hullworks.workflows.screening import rank, screen
 
 if TYPE_CHECKING:

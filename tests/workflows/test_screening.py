@@ -10,7 +10,8 @@ from pymatgen.core.lattice import Lattice
 from pymatgen.core.structure import Structure
 
 from hullworks.errors import InputError
-from hullworks.workflows.intake import Prediction, Role
+from hullworks.states import Role
+from hullworks.workflows.intake import Prediction
 from hullworks.workflows.screening import (
     Flag,
     RejectionCode,

@@ -10,7 +10,6 @@ from hullworks.workflows.intake.rows import (
     Prediction,
     Problem,
     ProblemCode,
-    Role,
     RowProblemError,
 )
 
@@ -21,7 +20,6 @@ __all__ = [
     "Prediction",
     "Problem",
     "ProblemCode",
-    "Role",
     "RowProblemError",
     "default_limits",
     "read_rows",

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hullworks.workflows.intake.rows import CandidateInput, Prediction, ProblemCode, Role, RowProblemError
+from hullworks.states import Role
+from hullworks.workflows.intake.rows import CandidateInput, Prediction, ProblemCode, RowProblemError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

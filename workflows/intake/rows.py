@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from hullworks.errors import CandidateError
+from hullworks.states import Role
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,17 +21,6 @@ if TYPE_CHECKING:
 
 SNIPPET_LENGTH: Final = 200
 """Characters of a raw row that a problem shows: enough to recognise the row, little enough for a table."""
-
-
-class Role(StrEnum):
-    """What a structure is submitted as.
-
-    CANDIDATE: a proposed crystal, to be judged.
-    REFERENCE: an element or a known phase, to anchor the hull; never refused for its energy.
-    """
-
-    CANDIDATE = "candidate"
-    REFERENCE = "reference"
 
 
 class ProblemCode(StrEnum):
