@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sysconfig
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -73,6 +76,7 @@ def write_configuration(settings: Settings) -> dict[str, str]:
     """
     folder = settings.config_dir
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    settings.runs_dir.mkdir(parents=True, exist_ok=True)  # `qlaunch --launch_dir` wants it to be there
     wait_s = settings.database.wait_s
     files: dict[str, dict[str, Any]] = {
         "my_launchpad.yaml": {
@@ -89,12 +93,23 @@ def write_configuration(settings: Settings) -> dict[str, str]:
     for name, content in files.items():
         write_private(folder / name, yaml.safe_dump(content, sort_keys=True))
     if not (folder / QUEUE_ADAPTER).exists():
-        write_private(folder / QUEUE_ADAPTER, resources.files("hullworks.slurm").joinpath(QUEUE_ADAPTER).read_text())
+        template = resources.files("hullworks.slurm").joinpath(QUEUE_ADAPTER).read_text(encoding="utf-8")
+        write_private(folder / QUEUE_ADAPTER, queue_adapter(template, Path(sysconfig.get_path("scripts"))))
     return {
         "FW_CONFIG_FILE": str(folder / "FW_config.yaml"),
         "JOBFLOW_CONFIG_FILE": str(folder / "jobflow.yaml"),
         "HULLWORKS_PROJECT_DIR": str(settings.project_dir),
     }
+
+
+def queue_adapter(template: str, programs: Path) -> str:
+    """Return the text of ``my_qadapter.yaml``, with the whole path of ``rlaunch``.
+
+    Args:
+        template: The text as it ships.
+        programs: Folder of the programs of this environment.
+    """
+    return template.replace("exec rlaunch ", f"exec {shlex.quote(str(programs / 'rlaunch'))} ")
 
 
 def fireworks_config(settings: Settings) -> dict[str, Any]:

@@ -130,12 +130,23 @@ def launchpad(mongod: Settings) -> Iterator[LaunchPad]:
 
 @pytest.fixture(scope="session")
 def qe(parts_dir: Path) -> list[str]:
-    """How to start a real pw.x: the embedded one, else the path's."""
-    embedded = parts_dir / "qe-7.2" / "bin" / "python"
-    if embedded.exists():
-        return [str(embedded), "-m", "qepy", "--pw.x"]
-    found = shutil.which("pw.x")
-    return [found or absent("pw.x", "run: hullworks doctor --fetch")]
+    """How to start the embedded pw.x 7.2; it is fetched when it is missing."""
+    from hullworks.errors import MissingPartError
+    from hullworks.launchers.services.parts import fetch_missing
+    from hullworks.settings import Settings
+    from hullworks.workflows.qe.executable import embedded_python
+
+    try:
+        fetch_missing(Settings(project_dir=parts_dir, parts_dir=parts_dir), lambda _message: None)
+    except MissingPartError as error:
+        absent("pw.x", str(error))
+    return [str(embedded_python(parts_dir)), "-m", "qepy", "--pw.x"]
+
+
+@pytest.fixture(scope="session")
+def system_qe() -> list[str]:
+    """How to start the system's pw.x, which is 6.7 with MPI on Debian 12."""
+    return [shutil.which("pw.x") or absent("pw.x of the system", "apt-get install quantum-espresso")]
 
 
 @pytest.fixture(scope="session")

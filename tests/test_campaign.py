@@ -100,10 +100,12 @@ class Project:
 
 
 @pytest.fixture
-def campaign(tmp_path: Path, parts_dir: Path, qe: list[str], server: object) -> Iterator[Project]:
-    """A project with a submitted batch and its own private MongoDB."""
-    del server  # it says early whether a mongod is there
-    project = Project(tmp_path / "campaign", parts_dir, qe)
+def campaign(
+    request: pytest.FixtureRequest, tmp_path: Path, parts_dir: Path, server: object
+) -> Iterator[Project]:
+    """A project with a submitted batch and its own private MongoDB; the parameter names the fixture of its pw.x."""
+    assert server, "it says early whether a mongod is there"
+    project = Project(tmp_path / "campaign", parts_dir, request.getfixturevalue(request.param))
     project.run("up")
     report = project.run("submit", "batch.jsonl", "--batch", "b")
     assert report["counts"] == {"queued": 3, "duplicate": 1, "quarantined": 1}
@@ -128,6 +130,8 @@ def _check_end(project: Project) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.qe
+@pytest.mark.parametrize("campaign", ["qe"], indirect=True)
 def test_a_campaign_survives_the_kill_of_its_launcher(campaign: Project) -> None:
     """SIGKILL in the middle of runs: pw.x dies with it, another launch completes the batch, a third adds nothing."""
     launcher = campaign.launch()
@@ -149,6 +153,8 @@ def test_a_campaign_survives_the_kill_of_its_launcher(campaign: Project) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.qe
+@pytest.mark.parametrize("campaign", ["system_qe"], indirect=True)
 def test_a_campaign_survives_the_kill_of_a_worker_and_of_the_database(campaign: Project) -> None:
     """Both in the middle of runs, with SIGKILL: the launcher replaces them, and the batch completes."""
     launcher = campaign.launch()

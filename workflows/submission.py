@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 MAX_RANKED_eV = 500.0
 """Predictions above it, and candidates without one, queue last, eV/atom."""
+UNRANKED = 1e7
+"""Place of what has no place in the queue: behind everything."""
+_UNNAMED = {"energy_per_atom", "ensemble"}
+"""Fields of a prediction that its stored form has no field of its own for."""
 CHUNK = 200
 """Rows written to the database in one go; a killed submission repeats at most so many look-ups."""
 
@@ -89,12 +93,13 @@ def submit(
     Raises:
         InputError: A path does not exist, or the batch belongs to another level.
     """
-    sources = [str(path) for path in paths]
+    given = list(paths)
+    rows = read_rows(given)  # a path that does not exist ends it here, before anything is stored
     if not dry_run:
-        _note_batch(batch, level, policy, owner, sources)
+        _note_batch(batch, level, policy, owner, [_text(path) for path in given])
     report = SubmissionReport(batch, level.key, dry_run)
     intake = _Intake(level, settings, batch, policy, stored=not dry_run)
-    for chunk in _chunks(read_rows(paths)):
+    for chunk in _chunks(rows):
         for document, outcome in intake.take(chunk):
             report.outcomes.append(outcome if dry_run or not outcome.new else _insert(document, outcome))
             on_row(report.outcomes[-1])
@@ -122,7 +127,7 @@ class _Intake:
         for key, row in zip(keys, rows, strict=True):
             present = known.get(key)
             document = present or self._document(key, row)
-            yield document, _outcome(row, document, new=present is None)
+            yield document, _outcome(_text(row.where), document, new=present is None)
 
     def _document(self, key: str, row: IntakeRow) -> Candidate:
         moment = now()
@@ -131,8 +136,9 @@ class _Intake:
             row_id=key,
             batch=self.batch,
             level_key=self.level.key,
-            source_file=str(row.path),
+            source_file=_text(row.path),
             source_row=row.number,
+            rank=UNRANKED,
             state_since=moment,
         )
         if row.problem is not None:
@@ -143,7 +149,7 @@ class _Intake:
         elif row.candidate is not None:
             _describe(candidate, row.candidate)
             self._decide(candidate, row.candidate)
-        candidate.history = [StateMove(at=moment, new=candidate.state, reason=f"submitted from {row.where}")]
+        candidate.history = [StateMove(at=moment, new=candidate.state, reason=f"submitted from {_text(row.where)}")]
         return candidate
 
     def _decide(self, candidate: Candidate, given: CandidateInput) -> None:
@@ -166,7 +172,6 @@ class _Intake:
             return
         candidate.candidate_id = candidate_id(candidate.structure_id, self.level.key)
         candidate.calculation_id = calculation_id(candidate.structure_id, self.level.key, graph_version(self.level))
-        candidate.rank = _as_number(rank(given.structure, given.prediction, role=given.role))
         candidate.state = CandidateState.QUEUED
         self.index.add_known(candidate.candidate_id, given.structure, candidate.structure_id)
 
@@ -198,6 +203,7 @@ def _describe(candidate: Candidate, given: CandidateInput) -> None:
     candidate.chemsys = composition.chemical_system
     candidate.n_atoms = len(given.structure)
     candidate.structure = given.structure.as_dict()
+    candidate.rank = _as_number(rank(given.structure, prediction, role=given.role))
     candidate.source, candidate.parent, candidate.licence = given.source, given.parent, given.licence
     candidate.prediction = StoredPrediction(
         e_form_eV_per_atom=prediction.formation_energy,
@@ -207,8 +213,15 @@ def _describe(candidate: Candidate, given: CandidateInput) -> None:
         model=prediction.model,
         model_version=prediction.model_version,
         hull=prediction.hull,
-        extra=dict(prediction.model_extra or {}),
+        extra=_storable(prediction.model_dump(include=_UNNAMED, exclude_none=True) | (prediction.model_extra or {})),
     )
+
+
+def _storable(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Return a user's own fields so that the database takes them for nothing else: ``$set``, ``_cls`` are its own."""
+    if isinstance(value, dict):
+        return {f"x{key}" if key.startswith(("$", "_")) else key: _storable(item) for key, item in value.items()}
+    return [_storable(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _mark_duplicate(candidate: Candidate, twin: str, *, exact: bool) -> None:
@@ -227,21 +240,20 @@ def _insert(document: Candidate, outcome: RowOutcome) -> RowOutcome:
     try:
         document.save(force_insert=True)
     except NotUniqueError:
-        if Candidate.objects(row_id=document.row_id).first() is not None:
-            return RowOutcome(**{**outcome.as_dict(), "new": False})
-        twin = document.candidate_id
+        present = Candidate.objects(row_id=document.row_id).first()
+        if present is not None:
+            return _outcome(outcome.where, present, new=False)
+        _mark_duplicate(document, document.candidate_id, exact=True)
         document.candidate_id, document.calculation_id = document.row_id, None
-        _mark_duplicate(document, twin, exact=True)
         document.history[0].new = CandidateState.DUPLICATE
-        document.save(force_insert=True)
-        return RowOutcome(outcome.where, outcome.name, "duplicate", document.row_id, document.reason.text)
+        return _insert(document, _outcome(outcome.where, document, new=True))
     return outcome
 
 
-def _outcome(row: IntakeRow, document: Candidate, *, new: bool) -> RowOutcome:
+def _outcome(where: str, document: Candidate, *, new: bool) -> RowOutcome:
     reason = document.reason
     return RowOutcome(
-        where=row.where,
+        where=where,
         name=document.name or "",
         state=document.state.value,
         candidate_id=document.candidate_id,
@@ -251,18 +263,19 @@ def _outcome(row: IntakeRow, document: Candidate, *, new: bool) -> RowOutcome:
     )
 
 
+def _text(place: Path | str) -> str:
+    """Return a place as text that a database holds: names of files need not be Unicode."""
+    return str(place).encode("utf-8", "backslashreplace").decode()
+
+
 def _note_batch(batch: str, level: LevelOfTheory, policy: ScreeningPolicy, owner: str, sources: list[str]) -> None:
     """Store the batch and its level, or find them stored."""
     first = {"upsert": True, "set_on_insert__schema_version": SCHEMA_VERSION, "set_on_insert__created_at": now()}
-    Level.objects(key=level.key).update_one(
-        **first, set_on_insert__slug=level.slug, set_on_insert__data=level.as_dict()
-    )
     Batch.objects(name=batch).update_one(
         **first,
         set_on_insert__level_key=level.key,
         set_on_insert__policy=policy.model_dump(mode="json"),
         set_on_insert__owner=owner,
-        add_to_set__sources=sources,
     )
     present = Batch.objects.get(name=batch)
     if present.level_key != level.key:
@@ -271,6 +284,10 @@ def _note_batch(batch: str, level: LevelOfTheory, policy: ScreeningPolicy, owner
             f"batch {batch}",
             "Name another batch.",
         )
+    Level.objects(key=level.key).update_one(
+        **first, set_on_insert__slug=level.slug, set_on_insert__data=level.as_dict()
+    )
+    Batch.objects(name=batch).update_one(add_to_set__sources=sources)
 
 
 def _chunks(rows: Iterable[IntakeRow]) -> Iterator[list[IntakeRow]]:
