@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from hullworks.analysis.verdicts import VerdictResult
 
-LEASE_S: Final = 300.0
+LEASE_S: Final = 60.0
 MOVED_THRESHOLD_eV: Final = 1e-6
 """Changes of an energy above hull below it are round-off and are not recorded, eV/atom."""
 MOVED_LIMIT: Final = 200

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from hullworks.settings import Settings
 
-LEASE_S = 120.0
+LEASE_S = 60.0
 CHUNK = 50
 """Candidates fed under one lease; a chunk takes seconds."""
 

@@ -236,7 +236,7 @@ def explain_candidate(name: str) -> Row:
         "cause": candidate.cause.value if candidate.cause else None,
         "history": [_move_row(move) for move in candidate.history],
         "runs": [
-            _run_row(run) for run in Run.objects(candidate_id=owner.candidate_id).order_by("started_at", "run_id")
+            _run_row(run) for run in Run.objects(candidate_id=owner.candidate_id).order_by("launch_id")
         ],
         "entry": _entry_row(entry) if entry else None,
         "missing_now": sorted(missing_references(candidate.level_key)),

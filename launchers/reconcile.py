@@ -17,6 +17,7 @@ from hullworks.documents import SCHEMA_VERSION, Candidate, Reason, Run, Worker, 
 from hullworks.errors import StateError
 from hullworks.launchers.launchpad import RECORDED
 from hullworks.launchers.services.processes import ProcessMark
+from hullworks.leases import lease
 from hullworks.states import IN_FLIGHT, CandidateState, Cause
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ RUN_REPORT = "hullworks_run.json"
 
 _RAISED: Final = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)\b")
 """The line of a trace that names the exception."""
+
+LEASE_S: Final = 30.0
+"""One pass takes seconds; a killed one holds up the next for so long."""
 
 MAX_LOSSES: Final = 5
 """How often a run of one step may be lost before its candidate fails: one that kills its workers must not go on."""
@@ -48,8 +52,14 @@ def reconcile(launchpad: LaunchPad, *, lost_after_s: float) -> Counter[str]:
         lost_after_s: Silence after which a run of another machine, or of a stock worker, is lost, s.
 
     Returns:
-        How many of what were put right; empty when nothing was to do.
+        How many of what were put right; empty when nothing was to do, or another process is at it.
     """
+    with lease("reconcile", LEASE_S) as held:
+        # Two at once could give a run back twice, the second time under the worker that has just taken it.
+        return _reconcile(launchpad, lost_after_s) if held else Counter()
+
+
+def _reconcile(launchpad: LaunchPad, lost_after_s: float) -> Counter[str]:
     done = record_finished(launchpad)
     for firework in _running_fireworks(launchpad):
         done += _check_running(launchpad, firework, lost_after_s)
@@ -85,7 +95,10 @@ def _check_running(launchpad: LaunchPad, firework: Mapping[str, Any], lost_after
     launch = launches[0]
     if launch["state"] != "RUNNING":
         # Killed between the end of the launch and the refresh of its workflow: the result is there, only not noted.
-        launchpad._refresh_wf(firework["fw_id"])  # noqa: SLF001
+        try:
+            launchpad._refresh_wf(firework["fw_id"])  # noqa: SLF001 - what `lpad detect_lostruns --refresh` does
+        except RuntimeError:
+            return Counter(unreadable=1)  # FireWorks has marked it as failed, and says why in its log
         return Counter(refreshed=1)
     if not _is_lost(launch, lost_after_s):
         return Counter()

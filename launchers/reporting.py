@@ -101,7 +101,7 @@ def _verdicts(view: Hull, candidates: list[Candidate], folder: Path) -> Iterable
 
 def _runs(candidates: list[Candidate], folder: Path) -> Iterable[RunRow]:
     names = {candidate.candidate_id: candidate.name for candidate in candidates}
-    for run in Run.objects(candidate_id__in=list(names)).order_by("started_at", "run_id"):
+    for run in Run.objects(candidate_id__in=list(names)).order_by("launch_id"):
         usable = run.cause.value == "converged"
         yield RunRow(
             name=names[run.candidate_id] or run.candidate_id,

@@ -42,7 +42,7 @@ FE2O3 = Structure(
     ["Fe", "Fe", "O", "O", "O"],
     [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]],
 )
-SQUEEZED = MGSI.copy().scale_lattice(2.0 * 8.0)
+SQUEEZED = MGSI.copy().scale_lattice(2 * 2.5)
 
 
 def _row(structure: Structure, name: str = "x", **fields: Any) -> str:
@@ -50,7 +50,7 @@ def _row(structure: Structure, name: str = "x", **fields: Any) -> str:
 
 
 def _bent(**changes: Any) -> str:
-    """Return a row of MgSi with parts of its structure replaced: a lattice, or the place or element of the second site."""
+    """Return a row of MgSi with its lattice, or the place or element of its second site, replaced."""
     data = json.loads(json.dumps(MGSI.as_dict()))
     if "matrix" in changes:
         data["lattice"] = {"matrix": changes["matrix"]}
@@ -284,8 +284,9 @@ def test_unphysical_crystals_are_rejected_with_all_reasons(mongod: Settings) -> 
     """The number and its limit stand in the reason; the crystal is kept."""
     _submit(mongod, _file([_row(SQUEEZED)]))
     stored = Candidate.objects.get()
-    assert (stored.state, stored.reason.code) == (S.REJECTED, "too_close")
-    assert "at least 0.65" in stored.reason.text
+    assert (stored.state, stored.reason.code) == (S.REJECTED, "too_dense")
+    assert "2.50 cubic Angstrom per atom (at least 3.0); Mg and Si are" in stored.reason.text
+    assert "(at least 0.65)" in stored.reason.text
     assert stored.reduced_formula == "MgSi"
     assert stored.structure
 
@@ -330,7 +331,7 @@ def test_what_cannot_be_read_is_quarantined_and_the_rest_goes_on(mongod: Setting
     }
     assert files["broken.cif"].raw_snippet.startswith("data_broken")
     empty = Candidate.objects.get(source_file__endswith="empty.jsonl")
-    assert (empty.reason.code, empty.reason.text) == ("empty", "the file holds no row")
+    assert (empty.reason.code, empty.reason.text) == ("empty", "the file is empty")
     for candidate in Candidate.objects(state=S.QUARANTINED):
         assert candidate.reason.text
         assert candidate.reason.next_step

@@ -54,6 +54,7 @@ class QeOutcome(StrEnum):
     DIAGONALIZATION_FAILED: the eigensolver gave up.
     S_MATRIX: the overlap matrix is not positive definite; atoms too close, or a pseudopotential with ghosts.
     SMEARING_NEEDED: fixed occupations cannot hold these electrons (odd number, or metallic).
+    CHARGE_WRONG: the occupations do not add up to the electrons of the cell, as with cold smearing wider than a gap.
     TOO_FEW_BANDS: ``nbnd`` is too small for the electrons.
     FERMI_NOT_FOUND: the search for the Fermi energy failed.
     BFGS_GAVE_UP: BFGS reset its history twice in a row and stopped, though pw.x then prints "bfgs converged".
@@ -92,6 +93,7 @@ class QeOutcome(StrEnum):
     DIAGONALIZATION_FAILED = "diagonalization_failed"
     S_MATRIX = "s_matrix"
     SMEARING_NEEDED = "smearing_needed"
+    CHARGE_WRONG = "charge_wrong"
     TOO_FEW_BANDS = "too_few_bands"
     FERMI_NOT_FOUND = "fermi_not_found"
     BFGS_GAVE_UP = "bfgs_gave_up"
@@ -150,6 +152,7 @@ _BANDS: Final[Mapping[QeBand, frozenset[QeOutcome]]] = MappingProxyType(
                 _O.DIAGONALIZATION_FAILED,
                 _O.S_MATRIX,
                 _O.SMEARING_NEEDED,
+                _O.CHARGE_WRONG,
                 _O.TOO_FEW_BANDS,
                 _O.FERMI_NOT_FOUND,
             }
@@ -271,6 +274,7 @@ RECOGNISERS: Final[tuple[Recogniser, ...]] = (
     _R(_O.TOO_FEW_BANDS, _E, r"too few bands", _BOTH),
     _R(_O.SMEARING_NEEDED, _E, r"charge is wrong: smearing is needed", _BOTH),
     _R(_O.SMEARING_NEEDED, _E, r"fixed occupations and (lsda|odd|an odd)|the system is metallic, specify occupations"),
+    _R(_O.CHARGE_WRONG, _E, r"charge is wrong", ("7.2",)),
     _R(_O.DIAGONALIZATION_FAILED, _E, r"problems computing cholesky|eigenvectors failed to converge"),
     _R(_O.DIAGONALIZATION_FAILED, _E, r"too many bands are not converged|^(cdiagh|rdiagh|[cr]diaghg|p?[cr]egterg)"),
     _R(_O.FERMI_NOT_FOUND, _E, r"^efermi|cannot bracket Ef|internal error, cannot"),
