@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hullworks.errors import InputError
@@ -13,8 +16,6 @@ from hullworks.settings import SETTINGS_FILE, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
-
     from rich.console import Console
 
     from hullworks.settings import Settings
@@ -55,7 +56,8 @@ class DemoResult:
     def closing(self) -> str:
         """What to look at next."""
         lines = [f"{name:<28}{path}" for name, path in self.files.items()]
-        lines.append(f"{'ask further':<28}cd {self.folder} && hullworks up, then: hullworks why {EXAMPLE}")
+        command = "hullworks" if shutil.which("hullworks") else str(Path(sys.executable).with_name("hullworks"))
+        lines.append(f"{'ask further':<28}cd {self.folder}; {command} up; {command} why {EXAMPLE}")
         head = f"finished in {self.seconds:.0f} s" if self.complete else f"NOT complete: {', '.join(self.unfinished)}"
         return "\n".join([head, *lines])
 
@@ -91,10 +93,11 @@ def run_demo(folder: Path, *, workers: int, keep: bool, console: Console, quiet:
     say(f"[bold]1[/] parts: Quantum ESPRESSO, MongoDB, pseudopotentials ({settings.parts_dir})")
     fetch_missing(settings, lambda message: say(f"  {message}"))
     try:
-        mongod.start(settings)
+        if settings.embedded_database:
+            mongod.start(settings)
         result = _campaign(settings, workers, console, quiet=quiet)
     finally:
-        if not keep:
+        if settings.embedded_database and not keep:
             mongod.stop(settings)
     result.seconds = time.monotonic() - started
     return result
@@ -109,22 +112,17 @@ def _project(folder: Path) -> Settings:
     (folder / MARKER).touch()
     if not (folder / SETTINGS_FILE).exists():
         (folder / SETTINGS_FILE).write_text(_SETTINGS, encoding="utf-8")
-    with demo_files() as sources:
+    with _packaged_batch() as sources:
         for source in sources:
             shutil.copyfile(source, folder / source.name)
     return load_settings(folder)
 
 
-class demo_files:  # noqa: N801 - used as a function
-    """Context manager that yields the packaged files of the demonstration batch as paths."""
-
-    def __enter__(self) -> list[Path]:
-        self._context = as_file(files("hullworks.launchers").joinpath("demo_data"))
-        folder = self._context.__enter__()
-        return sorted(folder.glob("*.jsonl"))
-
-    def __exit__(self, *error: object) -> None:
-        self._context.__exit__(None, None, None)
+@contextmanager
+def _packaged_batch() -> Iterator[list[Path]]:
+    """Yield the files of the demonstration batch, wherever the package is installed."""
+    with as_file(files("hullworks.launchers").joinpath("demo_data")) as folder:
+        yield sorted(folder.glob("*.jsonl"))
 
 
 def _campaign(settings: Settings, workers: int, console: Console, *, quiet: bool) -> DemoResult:
@@ -184,10 +182,3 @@ def _result(settings: Settings, level: str, written: dict[str, Path], status: di
         complete=not unfinished,
         unfinished=unfinished,
     )
-
-
-def demo_rows() -> Iterator[str]:
-    """Yield the lines of the packaged batch, as shipped."""
-    with demo_files() as sources:
-        for source in sources:
-            yield from source.read_text(encoding="utf-8").splitlines()

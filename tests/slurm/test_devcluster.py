@@ -131,17 +131,24 @@ def test_nothing_happens_twice(cluster: Cluster) -> None:
     assert (cluster.folder / "slurm.conf").read_text().endswith("# mine\n")
 
 
-def test_what_was_killed_is_started_again(cluster: Cluster) -> None:
-    """After kills of the controller and a node a start brings both back, beside a job that never noticed."""
-    job = cluster.sleeper()
+@pytest.mark.parametrize("killed", ["slurmd-n1", "slurmctld", "munged"])
+def test_what_was_killed_is_started_again(cluster: Cluster, killed: str) -> None:
+    """After the kill of a daemon a start brings back that one alone, and the cluster takes jobs."""
     before = cluster.pids()
-    for name in ("slurmctld", "slurmd-n2"):
-        os.kill(before[name], signal.SIGKILL)
+    os.kill(before[killed], signal.SIGKILL)
     cluster.do("start")
     after = cluster.pids()
-    assert {name for name in before if before[name] != after[name]} == {"slurmctld", "slurmd-n2"}
+    assert [name for name in before if before[name] != after[name]] == [killed]
+    assert cluster.ask("srun", "--nodelist=n1", "printenv", "SLURMD_NODENAME") == "n1\n"
+
+
+def test_a_job_outlives_the_daemon_of_its_node(cluster: Cluster) -> None:
+    """A job does not notice that the daemon that started it was killed and started again."""
+    job = cluster.sleeper()
+    os.kill(cluster.pids()["slurmd-n1"], signal.SIGKILL)
+    cluster.do("start")
     assert psutil.pid_exists(job)
-    assert cluster.ask("srun", "--nodelist=n2", "printenv", "SLURMD_NODENAME") == "n2\n"
+    assert cluster.ask("squeue", "--noheader", "--format=%T %N") == "RUNNING n1\n"
 
 
 @pytest.mark.parametrize("killed", [(), ("slurmctld",), ("slurmctld", "slurmd-n1", "slurmd-n2", "munged")])
