@@ -30,7 +30,7 @@ def database_uri(settings: Settings) -> str:
     if settings.database.uri is not None:
         return settings.database.uri.get_secret_value()
     if settings.database.uri_file is not None:
-        return read_secret_file(settings.project_dir / settings.database.uri_file).get_secret_value()
+        return read_secret_file(settings.project_dir / settings.database.uri_file.expanduser()).get_secret_value()
     path = settings.data_dir / "mongod" / CONNECTION_FILE
     if not path.is_file():
         raise ServiceError("the private database was never started", str(settings.project_dir), "Run: hullworks up")

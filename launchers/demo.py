@@ -16,6 +16,7 @@ from hullworks.settings import SETTINGS_FILE, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
     from rich.console import Console
 
     from hullworks.settings import Settings

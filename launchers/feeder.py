@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobflow.managers.fireworks import flow_to_workflow
 from pymatgen.core import Structure
@@ -37,11 +37,11 @@ def feed(launchpad: LaunchPad, settings: Settings) -> Counter[str]:
     """
     done: Counter[str] = Counter()
     with lease("feeder", LEASE_S) as held:
-        if not held:
-            return done
         room = settings.launch.window - Candidate.objects(state__in=list(IN_FLIGHT)).count()
+        if not held or room <= 0:  # a limit of 0 would mean none to MongoDB
+            return done
         queue = Candidate.objects(state=CandidateState.QUEUED).order_by("rank", "candidate_id")
-        for candidate in queue.limit(max(0, min(room, CHUNK))):
+        for candidate in queue.limit(min(room, CHUNK)):
             done[_feed_one(launchpad, candidate, settings)] += 1
     return done
 
@@ -52,15 +52,23 @@ def _feed_one(launchpad: LaunchPad, candidate: Candidate, settings: Settings) ->
         workflow = build_workflow(candidate, settings)
     except HullWorksError as error:
         reason = Reason(code=type(error).__name__, text=error.what, next_step=error.next_step)
-        Candidate.move(candidate.candidate_id, CandidateState.REJECTED, str(error), reason=reason)
-        return "refused"
-    try:
-        Candidate.move(candidate.candidate_id, CandidateState.SUBMITTED, "fed to the LaunchPad")
-    except StateError:
-        return "taken"  # paused or cancelled in the meantime
+        moved = _moved(candidate, CandidateState.REJECTED, str(error), reason=reason)
+        return "refused" if moved else "taken"
+    if not _moved(candidate, CandidateState.SUBMITTED, "fed to the LaunchPad"):
+        return "taken"
     workflow_id = _store(launchpad, workflow)
     Candidate.objects(candidate_id=candidate.candidate_id).update_one(set__workflow_id=workflow_id, inc__attempts=1)
+    Calculation.objects(calculation_id=candidate.calculation_id).update_one(set__workflow_id=workflow_id)
     return "submitted"
+
+
+def _moved(candidate: Candidate, new: CandidateState, why: str, **fields: Any) -> bool:
+    """Move a queued candidate; return False when it was paused, cancelled or fed by somebody else in the meantime."""
+    try:
+        Candidate.move(candidate.candidate_id, new, why, only_from={CandidateState.QUEUED}, **fields)
+    except StateError:
+        return False
+    return True
 
 
 def _store(launchpad: LaunchPad, workflow: Workflow) -> int:

@@ -60,7 +60,9 @@ def batches() -> list[Row]:
 def require_batch(batch: str | None) -> None:
     """Raise `InputError` when a batch is named that does not exist."""
     if batch is not None and Batch.objects(name=batch).first() is None:
-        known = ", ".join(item.name for item in Batch.objects.only("name").limit(10)) or "none yet"
+        known = (
+            ", ".join(item.name for item in Batch.objects.order_by("-created_at").only("name").limit(10)) or "none yet"
+        )
         raise InputError("there is no such batch", batch, f"Known: {known}.")
 
 
@@ -218,7 +220,7 @@ def explain_candidate(name: str) -> Row:
     """Return everything that is known of a candidate, for ``why``."""
     candidate = find_candidate(name)
     twin = candidate.duplicate_of
-    owner = Candidate.objects(candidate_id=twin).first() if twin else candidate
+    owner = (Candidate.objects(candidate_id=twin).first() if twin else None) or candidate
     entry = Entry.objects(candidate_id=owner.candidate_id).first()
     row = candidate_row(candidate, _verdicts_of([candidate]))
     prediction = candidate.prediction.to_mongo().to_dict() if candidate.prediction else None
@@ -235,9 +237,7 @@ def explain_candidate(name: str) -> Row:
         "reason": candidate.reason.to_mongo().to_dict() if candidate.reason else None,
         "cause": candidate.cause.value if candidate.cause else None,
         "history": [_move_row(move) for move in candidate.history],
-        "runs": [
-            _run_row(run) for run in Run.objects(candidate_id=owner.candidate_id).order_by("launch_id")
-        ],
+        "runs": [_run_row(run) for run in Run.objects(candidate_id=owner.candidate_id).order_by("launch_id")],
         "entry": _entry_row(entry) if entry else None,
         "missing_now": sorted(missing_references(candidate.level_key)),
     }
@@ -274,7 +274,8 @@ def _entry_row(entry: Entry) -> Row:
 
 def story_lines(data: Row) -> list[str]:
     """Return the explanation of a candidate as lines of text."""
-    lines = [f"{data['candidate_id']}  {data['name'] or ''}  {data['reduced_formula'] or ''}  is {data['state']}"]
+    named = [data[key] for key in ("candidate_id", "name", "reduced_formula") if data[key]]
+    lines = [f"{'  '.join(named)}  is {data['state']}"]
     lines.append(f"  from      {data['row']}, batch {data['batch']}, {data['role']}")
     lines.append(f"  level     {data['level_key']}")
     if data["duplicate_of"]:
@@ -284,6 +285,8 @@ def story_lines(data: Row) -> list[str]:
     if data["reason"]:
         reason = data["reason"]
         lines.append(f"  because   [{reason['code']}] {reason['text']}. {reason.get('next_step', '')}".rstrip())
+    if data["raw_snippet"]:
+        lines.append(f"  row       {data['raw_snippet']}")
     lines += _verdict_lines(data) + _entry_lines(data["entry"])
     lines += [
         f"  {m['at']:%Y-%m-%d %H:%M:%S}  {m['old'] or 'new'} → {m['new']}: {m['reason']}" for m in data["history"]

@@ -121,12 +121,15 @@ class Display:
         if self._live is not None:
             self._live.update(Text(text, style="yellow"))
         else:
-            self.console.print(text)
+            self._print(text)
 
     def _line(self, data: dict[str, Any]) -> None:
         counts = ", ".join(f"{number} {state}" for state, number in data["counts"].items())
         running = ", ".join(row["name"] or row["candidate_id"] for row in data["running"])
-        line = f"{counts}" + (f"; running {running}" if running else "")
+        self._print(counts + (f"; running {running}" if running else ""))
+
+    def _print(self, line: str) -> None:
+        """Print a line when it says something new, or after a while."""
         if line == self._last_line and time.monotonic() - self._last_time < LINE_INTERVAL_S:
             return
         self._last_line, self._last_time = line, time.monotonic()

@@ -126,7 +126,10 @@ def _is_lost(launch: Mapping[str, Any], lost_after_s: float) -> bool:
 
 def _give_back(launchpad: LaunchPad, firework: Mapping[str, Any], launch: Mapping[str, Any]) -> Counter[str]:
     """Record a lost launch and make its run ready again, or fail its candidate after too many losses."""
-    record_run(firework, launch, Cause.LOST, outcome="lost", evidence=("its worker process is gone",))
+    cause, outcome, evidence = explain(launch)
+    if cause is not Cause.CANCELLED:  # a run that was told to stop has said so itself
+        cause, outcome, evidence = Cause.LOST, "lost", ("its worker process is gone",)
+    record_run(firework, launch, cause, outcome, evidence)
     step = {"candidate_id": firework["spec"].get("candidate_id"), "step": firework["name"]}
     if Run.objects(**step, cause=Cause.LOST).count() > MAX_LOSSES:
         launchpad.defuse_fw(firework["fw_id"])

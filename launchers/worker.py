@@ -17,7 +17,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hullworks.errors import MissingPartError
+from hullworks.errors import HullWorksError, MissingPartError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -44,6 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     except pymongo.errors.PyMongoError as error:
         sys.stderr.write(f"worker ends: the database failed ({type(error).__name__})\n")
         return EXIT_DATABASE
+    except HullWorksError as error:
+        sys.stderr.write(f"worker ends: {error}\n")
+        return error.exit_code
     return 0
 
 

@@ -100,9 +100,7 @@ class Project:
 
 
 @pytest.fixture
-def campaign(
-    request: pytest.FixtureRequest, tmp_path: Path, parts_dir: Path, server: object
-) -> Iterator[Project]:
+def campaign(request: pytest.FixtureRequest, tmp_path: Path, parts_dir: Path, server: object) -> Iterator[Project]:
     """A project with a submitted batch and its own private MongoDB; the parameter names the fixture of its pw.x."""
     assert server, "it says early whether a mongod is there"
     project = Project(tmp_path / "campaign", parts_dir, request.getfixturevalue(request.param))

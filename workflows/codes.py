@@ -113,11 +113,12 @@ def build_level(name: str, settings: Settings) -> LevelOfTheory:
         PseudopotentialError: The family cannot be used.
     """
     readable = _KEY_HASH.sub("", name)
-    match = _NAME.fullmatch(readable)
-    if match is None:
-        raise LevelError("a level's name is like qe-pbe-fast", name, "`hullworks levels` lists what can be asked for.")
-    family = match["family"] or DEFAULT_FAMILY
-    level = get_code(match["code"]).build_level(match["functional"], match["protocol"], family, settings)
+    try:
+        level = _build_readable(readable, settings)
+    except LevelError:
+        if _NAME.fullmatch(name) is None:
+            raise
+        return _build_readable(name, settings)  # a family's own name may end like a key: in a date
     if name not in {readable, level.key}:
         raise LevelError(
             f"with the present protocols and pseudopotentials this level is {level.key}",
@@ -125,6 +126,14 @@ def build_level(name: str, settings: Settings) -> LevelOfTheory:
             "Its hull can still be read; new candidates need the present one.",
         )
     return level
+
+
+def _build_readable(name: str, settings: Settings) -> LevelOfTheory:
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise LevelError("a level's name is like qe-pbe-fast", name, "`hullworks levels` lists what can be asked for.")
+    family = match["family"] or DEFAULT_FAMILY
+    return get_code(match["code"]).build_level(match["functional"], match["protocol"], family, settings)
 
 
 def available_levels(settings: Settings) -> list[str]:

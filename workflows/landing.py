@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pymatgen.core import Structure
-
-MAX_EVIDENCE = 20
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,11 @@ def build_entry(finished: FinishedCalculation, context: CalculationContext) -> E
     Args:
         finished: The calculation.
         context: Who asked for it.
+
+    Raises:
+        LandingError: An energy or the volume is not a number; such a thing is not even stored as invalid.
     """
+    _require_numbers(finished, context)
     level = LevelOfTheory.from_dict(context.level)
     composition = finished.structure.composition
     reasons = list(violations(finished, level))
@@ -157,6 +160,16 @@ def build_entry(finished: FinishedCalculation, context: CalculationContext) -> E
         },
         provenance=finished.provenance,
     )
+
+
+def _require_numbers(finished: FinishedCalculation, context: CalculationContext) -> None:
+    energies = (
+        finished.energy_eV_per_atom,
+        finished.relaxed_energy_eV_per_atom,
+        finished.convergence_error_eV_per_atom,
+    )
+    if not all(number is None or math.isfinite(number) for number in (*energies, finished.volume_change)):
+        raise LandingError("an energy or the volume of the result is not a number", context.calculation_id)
 
 
 def entry_id(calculation_id: str) -> str:

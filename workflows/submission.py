@@ -96,7 +96,7 @@ def submit(
     given = list(paths)
     rows = read_rows(given)  # a path that does not exist ends it here, before anything is stored
     if not dry_run:
-        _note_batch(batch, level, policy, owner, [_text(path) for path in given])
+        _note_batch(batch, level, policy, owner, [_text(path.absolute()) for path in given])
     report = SubmissionReport(batch, level.key, dry_run)
     intake = _Intake(level, settings, batch, policy, stored=not dry_run)
     for chunk in _chunks(rows):
@@ -136,7 +136,7 @@ class _Intake:
             row_id=key,
             batch=self.batch,
             level_key=self.level.key,
-            source_file=_text(row.path),
+            source_file=_text(row.path.absolute()),
             source_row=row.number,
             rank=UNRANKED,
             state_since=moment,

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from hullworks import __version__
-from hullworks.errors import HullWorksError
+from hullworks.errors import DatabaseError, HullWorksError
 from hullworks.launchers.cli import batches, hulls, project, work
 
 EXIT_UNEXPECTED = 1
@@ -83,36 +83,32 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
         app(arguments)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else EXIT_UNEXPECTED
-    except HullWorksError as error:
-        _report(error, arguments, debug=debug)
-        return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; nothing is lost, run the command again to continue\n")
-        return EXIT_INTERRUPTED
+    except SystemExit as end:  # typer's way to end, also after Ctrl-C
+        status = end.code if isinstance(end.code, int) else EXIT_UNEXPECTED
+        if status == EXIT_INTERRUPTED:
+            sys.stderr.write("interrupted; nothing is lost, run the command again to continue\n")
+        return status
     except Exception as error:  # noqa: BLE001 - the one boundary of this process
-        return _unexpected(error, debug=debug)
+        if debug:
+            traceback.print_exception(error)
+        known = error if isinstance(error, HullWorksError) else _unexpected(error)
+        _report(known, arguments)
+        return known.exit_code
     return 0
 
 
-def _report(error: HullWorksError, arguments: list[str], *, debug: bool) -> None:
-    if debug:
-        traceback.print_exception(error)
+def _report(error: HullWorksError, arguments: list[str]) -> None:
     if "--json" in arguments:
         sys.stderr.write(json.dumps(error.as_dict()) + "\n")
     else:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
 
 
-def _unexpected(error: Exception, *, debug: bool) -> int:
-    """Report an error that nobody foresaw; a database that went away while it was used is one of those foreseen."""
+def _unexpected(error: Exception) -> HullWorksError:
+    """Return what to say of an error that nobody foresaw; a database that went away while it was used is foreseen."""
     import pymongo.errors
 
-    if debug:
-        traceback.print_exception(error)
     if isinstance(error, pymongo.errors.ConnectionFailure):
-        sys.stderr.write("error: the database stopped answering. Run: hullworks up, then this command again.\n")
-        return 6
-    sys.stderr.write(f"error: unexpected {type(error).__name__}: {error}. Run with --debug and report the trace.\n")
-    return EXIT_UNEXPECTED
+        return DatabaseError("the database stopped answering", "", "Run: hullworks up, then this command again.")
+    what = f"unexpected {type(error).__name__}: {error}"
+    return HullWorksError(what, "", "Run with --debug before the command, and report the trace.")

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hullworks.launchers.cli.common import EXIT_LOOK, JsonOption, LevelOption, connected, console, emit, settings, table
+from hullworks.launchers.cli.common import (
+    EXIT_LOOK,
+    JsonOption,
+    LevelOption,
+    connected,
+    console,
+    emit,
+    say,
+    settings,
+    table,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -16,6 +27,9 @@ if TYPE_CHECKING:
 
 BatchArgument = Annotated[str | None, typer.Argument(help="Name of a batch; all batches when left out.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="Show at most so many.")]
+
+SCREENFUL = 60
+"""Rows of a submission beyond which only those with a reason are shown."""
 
 _CANDIDATE_COLUMNS = {
     "candidate_id": "candidate",
@@ -68,7 +82,7 @@ def submit(
     data = {"batch": report.batch, "level": report.level_key, "dry_run": dry_run, "counts": report.counts, "rows": rows}
     emit(data, as_json, lambda: _submission_table(report))
     if not as_json:
-        console().print(_submission_summary(report))
+        say(_submission_summary(report))
     needs_look = any(row["state"] in {"quarantined", "rejected"} for row in rows)
     return EXIT_LOOK if strict and needs_look else 0
 
@@ -78,22 +92,36 @@ def _batch_name(path: Path) -> str:
 
 
 def _submission_table(report: SubmissionReport) -> RenderableType:
+    outcomes = report.outcomes
+    if len(outcomes) > SCREENFUL:  # all of them are in --json and `candidates`
+        outcomes = [outcome for outcome in outcomes if outcome.reason][:SCREENFUL]
+    folder = _common_folder([outcome.where for outcome in outcomes])
     rows = [
-        {**outcome.as_dict(), "state": outcome.state if outcome.new else f"{outcome.state} (known)"}
-        for outcome in report.outcomes
+        {
+            **outcome.as_dict(),
+            "where": outcome.where.removeprefix(folder),
+            "state": outcome.state if outcome.new else f"{outcome.state} (known)",
+        }
+        for outcome in outcomes
     ]
     columns = {"where": "row", "name": "name", "state": "state", "candidate_id": "candidate", "reason": "reason"}
-    if len(rows) > 60:  # noqa: PLR2004 - a screenful; the whole is in --json and `candidates`
-        rows = [row for row in rows if row["reason"]][:60]
     return table(rows, columns)
+
+
+def _common_folder(places: list[str]) -> str:
+    """Return the folder, slash included, that all places share."""
+    folders = [place.split("/")[:-1] for place in places]
+    shared = takewhile(lambda names: len(set(names)) == 1, zip(*folders, strict=False))
+    return "".join(f"{names[0]}/" for names in shared)
 
 
 def _submission_summary(report: SubmissionReport) -> str:
     counts = ", ".join(f"{number} {state}" for state, number in sorted(report.counts.items()))
-    verb = "would be" if report.dry_run else "are"
-    return (
-        f"batch {report.batch} at {report.level_key}: {counts or 'no rows'} ({len(report.outcomes)} rows {verb} in it)"
-    )
+    text = f"batch {report.batch} at {report.level_key}: {counts or 'no rows'}"
+    if report.dry_run:
+        return f"{text}; a dry run: nothing is stored, and nothing was compared with the database"
+    unread = next((outcome for outcome in report.outcomes if outcome.next_step), None)
+    return f"{text}\nWhat to do about a row: hullworks why {unread.candidate_id}" if unread else text
 
 
 def batches(as_json: JsonOption = False) -> None:
@@ -138,6 +166,8 @@ def candidates(
     connected()
     rows = listings.candidates(batch=batch, state=state, chemsys=chemsys, limit=limit)
     emit(rows, as_json, lambda: table(rows, _CANDIDATE_COLUMNS))
+    if len(rows) == limit and not as_json:
+        say(f"the first {limit}; --limit shows more")
 
 
 def why(
@@ -149,12 +179,4 @@ def why(
 
     connected()
     data = listings.explain_candidate(candidate)
-    emit(data, as_json, lambda: _story(data))
-
-
-def _story(data: dict[str, Any]) -> str:
-    from rich.markup import escape
-
-    from hullworks.launchers.listings import story_lines
-
-    return "\n".join(escape(line) for line in story_lines(data))
+    emit(data, as_json, lambda: "\n".join(listings.story_lines(data)))

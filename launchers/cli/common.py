@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,10 +12,11 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.table import Table
 
     from hullworks.settings import Settings
 
+WIDTH = 160
+"""Columns of a table that goes into a file or a pipe."""
 EXIT_LOOK = 10
 """The command did its work, and something in it needs a person's look."""
 
@@ -29,7 +31,7 @@ def console() -> Console:
     """Return the console for people."""
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    return Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else WIDTH)
 
 
 def settings() -> Settings:
@@ -64,15 +66,33 @@ def use_configuration(found: Settings) -> None:
 
 
 def emit(data: object, as_json: bool, render: Callable[[], RenderableType]) -> None:
-    """Print data as JSON for scripts, or as a table or text for people."""
+    """Print data as JSON for scripts, or as a table or plain text for people."""
     if as_json:
-        typer.echo(json.dumps(data, indent=2, default=str, sort_keys=True))
+        typer.echo(json.dumps(_finite(data), indent=2, default=str, sort_keys=True, allow_nan=False))
+        return
+    shown = render()
+    if isinstance(shown, str):
+        say(shown)
     else:
-        console().print(render(), soft_wrap=False)
+        console().print(shown)
 
 
-def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], title: str | None = None) -> Table:
-    """Return a table of rows.
+def say(text: str) -> None:
+    """Print plain text for people; brackets in it are no markup, and only a terminal breaks its lines."""
+    console().print(text, markup=False, soft_wrap=not sys.stdout.isatty())
+
+
+def _finite(data: object) -> object:
+    """Return data whose numbers are all valid JSON: null for what is not a number."""
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    return [_finite(value) for value in data] if isinstance(data, (list, tuple)) else data
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], title: str | None = None) -> RenderableType:
+    """Return a table of rows, or the words for an empty one.
 
     Args:
         rows: One mapping per row.
@@ -81,7 +101,10 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], title: 
     """
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
+    if not rows:
+        return Text("\n".join(filter(None, (title, "(none)"))))
     result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in columns.values():
         result.add_column(heading.rstrip(">"), justify="right" if heading.endswith(">") else "left", overflow="fold")
@@ -96,7 +119,7 @@ def _cell(value: object) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
-        return f"{value:.4f}"
+        return f"{round(value, 4) + 0.0:.4f}"  # without the sign of a negative zero
     if isinstance(value, (list, tuple)):
         return ", ".join(escape(str(item)) for item in value) or "–"
     return escape(str(value))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hullworks.launchers.cli.common import JsonOption, LevelOption, connected, console, emit, table
+from hullworks.launchers.cli.common import JsonOption, LevelOption, connected, emit, say, table
 
 if TYPE_CHECKING:
     from hullworks.settings import Settings
@@ -53,7 +53,7 @@ def hull(
         data["plot"] = str(view.save_plot(plot))
     emit(data, as_json, lambda: table(rows, _COLUMNS, title=title))
     if plot is not None and not as_json:
-        console().print(f"phase diagram: {plot}")
+        say(f"phase diagram: {plot}")
 
 
 def stable(

@@ -93,12 +93,12 @@ def config(
 
     found = settings()
     if environment:
-        for name, value in write_configuration(found).items():
-            typer.echo(f"export {name}={shlex.quote(value)}")
+        lines = write_configuration(found)
+        emit(lines, as_json, lambda: "\n".join(f"export {name}={shlex.quote(value)}" for name, value in lines.items()))
         return
     data = {**found.model_dump(mode="json"), "settings_file": str(found.project_dir / SETTINGS_FILE)}
     variables = sorted(known_variables())
-    rows = [{"setting": key, "value": value} for key, value in _flat(data)]
+    rows = [{"setting": key, "value": None if value is None else str(value)} for key, value in _flat(data)]
     emit(
         {"settings": data, "variables": variables},
         as_json,
@@ -110,5 +110,7 @@ def _flat(data: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     pairs: list[tuple[str, Any]] = []
     for key, value in data.items():
         name = f"{prefix}{key}"
-        pairs += _flat(value, f"{name}.") if isinstance(value, dict) and value else [(name, value)]
+        pairs += (
+            _flat(value, f"{name}.") if isinstance(value, dict) and value else [(name, None if value == {} else value)]
+        )
     return pairs

@@ -66,7 +66,7 @@ def run(*command: str, **options: Any) -> str:
     """Run a command that must succeed; return what it prints."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S * 4, **options)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return str(done.stdout)
 
 
 def wait_for(what: Callable[[], object]) -> None:
@@ -167,7 +167,7 @@ def test_an_ordinary_user_may_have_one(slurm: dict[str, str]) -> None:
     """Without root the same tool starts a cluster that runs jobs as its owner."""
     del slurm  # it says whether SLURM is there
     folder = Path(tempfile.mkdtemp())
-    tool = shutil.copy(DEVCLUSTER, folder / "devcluster")
+    tool = str(shutil.copy(DEVCLUSTER, folder / "devcluster"))
     who: dict[str, Any] = {"env": {"PATH": "/usr/bin:/bin"}, "cwd": "/"}
     if os.geteuid() == 0:
         who |= {"user": "nobody", "group": "nogroup", "extra_groups": []}
