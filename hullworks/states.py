@@ -54,12 +54,12 @@ MOVES: Final[Mapping[CandidateState, frozenset[CandidateState]]] = MappingProxyT
         _S.LANDED: frozenset({_S.VERIFIED, _S.FAILED}),
         _S.VERIFIED: frozenset({_S.FAILED}),
         _S.FAILED: frozenset({_S.QUEUED, _S.LANDED, _S.CANCELLED}),
-        _S.PAUSED: frozenset({_S.QUEUED, _S.SUBMITTED, _S.RUNNING, _S.CANCELLED}),
+        _S.PAUSED: frozenset({_S.QUEUED, _S.SUBMITTED, _S.RUNNING, _S.LANDED, _S.FAILED, _S.CANCELLED}),
         _S.CANCELLED: frozenset({_S.QUEUED}),
     }
 )
 """From a state to the states that may follow it. LANDED and VERIFIED may become FAILED when an entry is retracted; a
-late result may still land on a FAILED one."""
+late result may still land on a FAILED one, and a run that was under way when its candidate was PAUSED still ends."""
 
 IN_FLIGHT: Final = frozenset({_S.SUBMITTED, _S.RUNNING})
 """Has, or is about to have, a graph on the LaunchPad."""

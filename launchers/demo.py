@@ -147,7 +147,12 @@ def _campaign(settings: Settings, workers: int, console: Console, *, quiet: bool
     report = submit(sources, level, settings, batch=BATCH, policy=default_policy(), owner="demo")
     if not quiet:
         console.print(f"[bold]2[/] the batch: {len(report.outcomes)} rows")
-        rows = [outcome.as_dict() for outcome in report.outcomes if outcome.reason and outcome.new]
+        here = f"{settings.project_dir}/"
+        rows = [
+            {**outcome.as_dict(), "where": outcome.where.removeprefix(here)}
+            for outcome in report.outcomes
+            if outcome.reason and outcome.new
+        ]
         if rows:
             console.print(table(rows, {"name": "row", "where": "where", "state": "state", "reason": "reason"}))
         console.print(

@@ -63,7 +63,7 @@ def add_workflow(launchpad: LaunchPad, workflow: Workflow) -> int:
         StateError: A workflow of this calculation is already there.
     """
     first = launchpad.get_new_fw_id(quantity=len(workflow.fws))
-    renumbered = {old: first + number for number, old in enumerate(sorted(workflow.id_fw))}
+    renumbered = {old: first + number for number, old in enumerate(sorted(workflow.id_fw, reverse=True))}
     for firework in workflow.fws:
         firework.fw_id = renumbered[firework.fw_id]
     workflow._reassign_ids(renumbered)  # noqa: SLF001 - what FireWorks' own bulk_add_wfs does

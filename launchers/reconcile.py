@@ -13,12 +13,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hullworks.documents import SCHEMA_VERSION, Candidate, Reason, Run, Worker, now
+from hullworks.documents import SCHEMA_VERSION, Candidate, Entry, Reason, Run, Worker, now
 from hullworks.errors import StateError
 from hullworks.launchers.launchpad import RECORDED
 from hullworks.launchers.services.processes import ProcessMark
 from hullworks.leases import lease
 from hullworks.states import IN_FLIGHT, CandidateState, Cause
+from hullworks.workflows.landing import settle_candidate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -143,13 +144,29 @@ def _check_candidate(launchpad: LaunchPad, candidate: Candidate) -> Counter[str]
     workflow = launchpad.workflows.find_one(
         {"metadata.calculation_id": candidate.calculation_id}, {"state": 1, "nodes": 1}
     )
-    if workflow is None or launchpad.fireworks.count_documents({"fw_id": {"$in": workflow["nodes"]}}) == 0:
+    if workflow is None or not _is_whole(launchpad, workflow):
         return _back_to_queue(launchpad, candidate, workflow)
+    if workflow["state"] == "COMPLETED":
+        return _settle(candidate)
     if workflow["state"] in {"FIZZLED", "DEFUSED"}:
         return _fail(launchpad, candidate, workflow)
     if workflow["state"] == "RUNNING" and candidate.state is CandidateState.SUBMITTED:
         return _try_move(candidate, CandidateState.RUNNING, "a worker started its graph", "started")
     return Counter()
+
+
+def _is_whole(launchpad: LaunchPad, workflow: Mapping[str, Any]) -> bool:
+    """Whether a workflow was stored to its end: it has all its fireworks, or has begun to run and grows by itself."""
+    own = {"fw_id": {"$in": workflow["nodes"]}}
+    if launchpad.fireworks.count_documents({**own, "launches": {"$ne": []}}):
+        return True
+    return bool(launchpad.fireworks.count_documents(own) == len(workflow["nodes"]))
+
+
+def _settle(candidate: Candidate) -> Counter[str]:
+    """Bring a candidate along whose graph has ended and whose entry is stored, but that was not told."""
+    entry = Entry.objects(calculation_id=candidate.calculation_id).first()
+    return Counter(settled=int(settle_candidate(entry))) if entry is not None else Counter()
 
 
 def _back_to_queue(launchpad: LaunchPad, candidate: Candidate, workflow: Mapping[str, Any] | None) -> Counter[str]:
@@ -159,6 +176,7 @@ def _back_to_queue(launchpad: LaunchPad, candidate: Candidate, workflow: Mapping
         return Counter()
     if workflow is not None:
         launchpad.workflows.delete_one({"_id": workflow["_id"]})
+        launchpad.fireworks.delete_many({"fw_id": {"$in": workflow["nodes"]}})
     return _try_move(candidate, CandidateState.QUEUED, "its workflow was never stored", "requeued")
 
 

@@ -194,11 +194,12 @@ def store_entry(entry: Entry) -> Entry:
     except NotUniqueError:
         entry = Entry.objects.get(calculation_id=entry.calculation_id)
     Calculation.objects(calculation_id=entry.calculation_id).update_one(set__entry_id=entry.entry_id)
-    _move_candidate(entry)
+    settle_candidate(entry)
     return entry
 
 
-def _move_candidate(entry: Entry) -> None:
+def settle_candidate(entry: Entry) -> bool:
+    """Move the candidate of a stored entry to where the entry puts it; return whether it had to be moved."""
     state = CandidateState.LANDED if entry.valid else CandidateState.FAILED
     fields: dict[str, Any] = {"entry_id": entry.entry_id, "cause": Cause.CONVERGED, "reason": None}
     why = f"{entry.entry_id}, {entry.energy_eV_per_atom:.6f} eV/atom"
@@ -209,7 +210,8 @@ def _move_candidate(entry: Entry) -> None:
         Candidate.move(entry.candidate_id, state, why, **fields)
     except StateError:
         # It landed before, or its user cancelled it; the entry is true all the same.
-        return
+        return False
+    return True
 
 
 def land_result(static: Mapping[str, Any], relaxation: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fireworks import Firework, FWAction, FWorker, ScriptTask, Workflow
 
-from hullworks.documents import Candidate, Run, Worker, now
+from hullworks.documents import Candidate, Entry, Run, Worker, now
 from hullworks.launchers import reconcile as module
 from hullworks.launchers.launchpad import add_workflow
 from hullworks.launchers.reconcile import reconcile
@@ -170,6 +170,35 @@ def test_without_a_report_the_exception_is_the_evidence(launchpad: LaunchPad, tm
     candidate = Candidate.objects.get()
     assert (candidate.cause, candidate.reason.code) == (Cause.CODE_ERROR, "exception")
     assert candidate.reason.text == "ValueError: no such thing"
+
+
+def test_a_candidate_that_was_not_told_of_its_entry_is_settled(launchpad: LaunchPad, tmp_path: Path) -> None:
+    """Killed after its entry was stored, or queued again over a finished workflow: it lands, nothing runs again."""
+    _candidate(S.RUNNING)
+    _submit(launchpad)
+    _check_out(launchpad, "stock", tmp_path)
+    launchpad.complete_launch(launchpad.launches.find_one()["launch_id"], FWAction(), "COMPLETED")
+    assert reconcile(launchpad, lost_after_s=600)["settled"] == 0, "without an entry there is nothing to settle"
+    Entry(
+        entry_id="entry-1",
+        calculation_id="calc-1",
+        candidate_id="cand-1",
+        level_key="l",
+        formula="Si",
+        reduced_formula="Si",
+        chemsys="Si",
+        elements=["Si"],
+        composition={"Si": 1.0},
+        n_atoms=1,
+        uncorrected_energy_eV_per_atom=-1.0,
+        energy_eV_per_atom=-1.0,
+        structure={"made": "for this test"},
+        structure_id="s",
+        initial_structure_id="s",
+        valid=True,
+    ).save(force_insert=True)
+    assert reconcile(launchpad, lost_after_s=600)["settled"] == 1
+    assert Candidate.state_of("cand-1") is S.LANDED
 
 
 @pytest.mark.parametrize("left", ["nothing", "workflow without fireworks"])
