@@ -33,7 +33,7 @@ def absent(part: str, how_to_get: str) -> NoReturn:
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach the programs that tests start: a shell's background jobs are born deaf to it, and so are theirs."""
+    """Let Ctrl-C reach the programs that tests start: a shell's background jobs, and so theirs, are born deaf to it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
