@@ -36,7 +36,7 @@ _CANDIDATE_COLUMNS = {
     "name": "name",
     "reduced_formula": "formula",
     "state": "state",
-    "predicted_e_above_hull": "predicted e_hull>",
+    "predicted_e_above_hull": "predicted\ne_hull>",
     "e_above_hull": "e_hull>",
     "verdict": "verdict",
     "flags": "flags",

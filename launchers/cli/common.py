@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 WIDTH = 160
 """Columns of a table that goes into a file or a pipe."""
+UNBROKEN = 14
+"""Cells no longer than this are not broken where the terminal is wide enough: names stay whole, sentences give way."""
+
 EXIT_LOOK = 10
 """The command did its work, and something in it needs a person's look."""
 
@@ -106,10 +109,15 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], title: 
     if not rows:
         return Text("\n".join(filter(None, (title, "(none)"))))
     result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in columns.values():
-        result.add_column(heading.rstrip(">"), justify="right" if heading.endswith(">") else "left", overflow="fold")
-    for row in rows:
-        result.add_row(*(_cell(row.get(key)) for key in columns))
+    cells = {key: [_cell(row.get(key)) for row in rows] for key in columns}
+    widths = {key: max(map(len, [*cells[key], *columns[key].split("\n")])) for key in columns}
+    roomy = sum(min(width, UNBROKEN + 2) + 3 for width in widths.values()) <= console().width
+    for key, heading in columns.items():
+        short = roomy and widths[key] <= UNBROKEN
+        justify: Literal["left", "right"] = "right" if heading.endswith(">") else "left"
+        result.add_column(heading.rstrip(">"), justify=justify, overflow="fold", no_wrap=short)
+    for line in zip(*cells.values(), strict=True):
+        result.add_row(*line)
     return result
 
 

@@ -65,7 +65,7 @@ def demo(
     columns = {
         "name": "name",
         "role": "role",
-        "predicted_e_above_hull": "predicted e_hull>",
+        "predicted_e_above_hull": "predicted\ne_hull>",
         "formation_energy": "e_form>",
         "e_above_hull": "e_hull>",
         "verdict": "verdict",
