@@ -108,12 +108,12 @@ class LocalLauncher:
     def _tick(self, launchpad: LaunchPad, slots: list[_Slot], environment: dict[str, str], stop_file: Path) -> bool:
         """Do one round of the loop; return whether there is more to do."""
         try:
-            if self.settings.embedded_database:
-                mongod.ensure(self.settings)
             self._keep_books(launchpad)
             more = self.forever or self._open_candidates() > 0
         except pymongo.errors.PyMongoError as error:
             self.on_tick(f"waiting for the database ({type(error).__name__})")
+            if self.settings.embedded_database:
+                mongod.ensure(self.settings)
             return True
         if more:
             for slot in slots:
