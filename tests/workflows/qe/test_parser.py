@@ -7,7 +7,6 @@ import json
 import random
 import re
 import shutil
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -544,14 +543,10 @@ def test_packed_file_that_is_damaged_is_read_as_far_as_it_goes(tmp_path: Path) -
     assert run.n_ionic_steps >= 1
 
 
-def test_long_output_is_read_fast(tmp_path: Path) -> None:
-    """10 MB of relaxation take at most half a second of processor time, 100 MB so about five seconds."""
+def test_long_output_is_read_whole(tmp_path: Path) -> None:
+    """Of 10 MB of relaxation every step is there; `tests/benchmarks` measures how long it takes."""
     text = gzip.decompress((RECORDED / "6.7" / "vc_relax" / "pw.out.gz").read_bytes()).decode()
     head, mark, tail = text.partition("     NEW-OLD atomic charge density")
     step, end, tail = (mark + tail).partition("     bfgs converged")
     (tmp_path / "pw.out").write_text(head + step * (10 * 2**20 // len(step)) + end + tail)
-    start = time.process_time()
-    run = parse_run(tmp_path)
-    spent = time.process_time() - start
-    assert run.n_ionic_steps > 1000
-    assert spent < 0.5
+    assert parse_run(tmp_path).n_ionic_steps > 1000

@@ -63,6 +63,6 @@ def test_a_total_energy_that_still_falls_counts_for_the_higher_stringencies(
     script: Any,  # noqa: ANN401
     recipe: dict[str, Any],
 ) -> None:
-    """Energy differences may be right long before total energies are: only low takes the lower cutoff then."""
-    slow = runs((40.0, 20.0, 1.0), (50.0, 3.0, 1.0), (60.0, 0.5, 1.0), (90.0, 0.0, 1.0))
+    """Energy differences may be right long before total energies are: each stringency allows its own rest."""
+    slow = runs((30.0, 20.0, 1.0), (40.0, 8.0, 1.0), (50.0, 3.0, 1.0), (60.0, 0.5, 1.0), (90.0, 0.0, 1.0))
     assert script.derive(slow, 1, recipe) == {"low": 40.0, "normal": 50.0, "high": 60.0}
