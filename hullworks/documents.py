@@ -143,6 +143,8 @@ class Candidate(Versioned):
     source = StringField()
     parent = StringField()
     licence = StringField()
+    extra = DictField()
+    remarks = ListField(StringField())
     flags = ListField(StringField())
     rank = FloatField(default=0.0)
     state = EnumField(CandidateState, required=True)

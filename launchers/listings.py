@@ -230,6 +230,8 @@ def explain_candidate(name: str) -> Row:
         "source": candidate.source,
         "parent": candidate.parent,
         "licence": candidate.licence,
+        "extra": dict(candidate.extra),
+        "remarks": list(candidate.remarks),
         "prediction": prediction,
         "duplicate_of": twin,
         "raw_snippet": candidate.raw_snippet,
@@ -282,6 +284,7 @@ def story_lines(data: Row) -> list[str]:
         lines.append(f"  twin of   {data['duplicate_of']}")
     if data["prediction"]:
         lines.append(f"  predicted {_pairs(data['prediction'])}")
+    lines += [f"  remark    {remark}" for remark in data["remarks"]]
     if data["reason"]:
         reason = data["reason"]
         lines.append(f"  because   [{reason['code']}] {reason['text']}. {reason.get('next_step', '')}".rstrip())

@@ -141,6 +141,7 @@ class _Intake:
             rank=UNRANKED,
             state_since=moment,
         )
+        candidate.remarks = list(row.warnings)
         if row.problem is not None:
             problem = row.problem
             candidate.state = CandidateState.QUARANTINED
@@ -205,6 +206,7 @@ def _describe(candidate: Candidate, given: CandidateInput) -> None:
     candidate.structure = given.structure.as_dict()
     candidate.rank = _as_number(rank(given.structure, prediction, role=given.role))
     candidate.source, candidate.parent, candidate.licence = given.source, given.parent, given.licence
+    candidate.extra = _storable(dict(given.extra))
     candidate.prediction = StoredPrediction(
         e_form_eV_per_atom=prediction.formation_energy,
         e_above_hull_eV_per_atom=prediction.e_above_hull,

@@ -397,3 +397,12 @@ def test_each_row_is_reported_as_it_is_stored(mongod: Settings) -> None:
     seen: list[int] = []
     _submit(mongod, _file(MIXED), on_row=lambda _outcome: seen.append(Candidate.objects.count()))
     assert seen == list(range(1, len(MIXED) + 1))
+
+
+def test_what_a_row_says_beside_the_known_fields_is_kept(mongod: Settings) -> None:
+    """A user's own fields, and what the readers remarked, stand in the candidate."""
+    path = _file([_row(SI, "Si", campaign={"round": 3}, prediktion=1)])
+    _submit(mongod, path)
+    candidate = Candidate.objects.get(batch="b")
+    assert candidate.extra == {"campaign": {"round": 3}, "prediktion": 1}
+    assert any("prediction" in remark for remark in candidate.remarks)
