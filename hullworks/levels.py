@@ -124,6 +124,6 @@ def resolve_level(name: str, known: Iterable[str]) -> str:
     fitting = [key for key in keys if key.rpartition("-")[0] == name]
     if len(fitting) == 1:
         return fitting[0]
-    listing = ", ".join(fitting or keys) or "none yet"
+    listing = ", ".join(fitting or keys) or "none yet; the first `hullworks submit` at a level makes it"
     problem = "several levels have this name" if fitting else "no such level"
     raise LevelError(problem, name, f"Known: {listing}.")
