@@ -40,7 +40,8 @@ STOP_WAIT_S: Final = 10.0
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
-    """Leave on SIGTERM as on Ctrl-C: workers stopped, their runs given back."""
+    """Leave on SIGTERM as on Ctrl-C, once: workers stopped, their runs given back."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit(128 + signal.SIGTERM)
 
 

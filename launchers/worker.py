@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     import pymongo.errors
 
     try:
-        _work(stop_file=options.stop_file)
+        _work(options.stop_file, options.parent)
     except pymongo.errors.PyMongoError as error:
         sys.stderr.write(f"worker ends: the database failed ({type(error).__name__})\n")
         return EXIT_DATABASE
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _work(stop_file: Path) -> None:
+def _work(stop_file: Path, parent: int) -> None:
     from fireworks import FWorker
 
     from hullworks.database import connect
@@ -63,7 +63,7 @@ def _work(stop_file: Path) -> None:
     launchpad = open_launchpad(settings, wait_s=wait_s)
     worker = FWorker(name=_register())
     settings.runs_dir.mkdir(parents=True, exist_ok=True)
-    while not stop_file.exists():
+    while not stop_file.exists() and os.getppid() == parent:
         if not _run_next(launchpad, worker, settings.runs_dir):
             time.sleep(IDLE_SLEEP_S)
 

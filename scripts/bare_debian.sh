@@ -70,7 +70,7 @@ inside() { # $1: folder, $2: account, $3: command; its own mounts and processes,
   # shellcheck disable=SC2016 # expanded by the inner shells
   unshare --mount --pid --fork bash -c '
     root=$1 account=$2 home=$3 command=$4; shift 4
-    mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" && mount -t tmpfs -o mode=1777 tmp "$root/tmp"
+    mount -t proc proc "$root/proc" && mount --rbind /sys "$root/sys" && mount --rbind /dev "$root/dev" && mount -t tmpfs -o mode=1777 tmp "$root/tmp"
     chroot "$root" env -i HOME="$home" USER="$account" TERM="${TERM:-dumb}" LANG=C.UTF-8 \
       PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@" \
       setpriv --reuid="$account" --regid="$account" --init-groups bash -c "$command"

@@ -28,7 +28,7 @@ from hullworks.workflows.qe.protocols import run_rule
 from hullworks.workflows.qe.run_record import RECORD_NAME, build_record, write_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from types import FrameType
 
@@ -149,8 +149,7 @@ def run_pw(
             _drive(folder, job)
     record = build_record(folder, _finding(folder, stop.name), command, stop.name)
     write_record(directory, record)
-    if stop.number is not None:
-        _stop_as_asked(stop.number)
+    _stop_as_asked(stop)
     run = folder.latest
     if run is None or not run.succeeded:
         raise _failure(record, directory)
@@ -177,6 +176,8 @@ class _Stop:
     """A signal that asked this process to end while pw.x was running."""
 
     number: int | None = None
+    before: Callable[[int, FrameType | None], Any] | int | None = signal.SIG_DFL
+    """What the signal did before, and is to do again."""
 
     @property
     def name(self) -> str:
@@ -217,24 +218,29 @@ def _stopping(job: PwJob) -> Iterator[_Stop]:
     stop = _Stop()
 
     def ask(number: int, _frame: FrameType | None) -> None:
+        # Once is enough: SLURM signals twice, and the kernel once for each thread of a parent that dies.
+        signal.signal(number, signal.SIG_IGN)
         stop.number = number
         raise _StopAskedError
 
     if threading.current_thread() is not threading.main_thread():  # only the main thread may ask for signals
         yield stop
         return
-    before = signal.signal(signal.SIGTERM, ask)
+    stop.before = signal.signal(signal.SIGTERM, ask)
     try:
         yield stop
     except _StopAskedError:
         job.terminate()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if stop.number is None:
+            signal.signal(signal.SIGTERM, stop.before)
 
 
-def _stop_as_asked(number: int) -> None:
+def _stop_as_asked(stop: _Stop) -> None:
     """Do what the signal would have done, now that the folder is in order."""
-    os.kill(os.getpid(), number)
+    if stop.number is not None:
+        signal.signal(stop.number, stop.before)
+        os.kill(os.getpid(), stop.number)
 
 
 def _finding(folder: RunFolder, stopped_by: str) -> Finding:

@@ -74,8 +74,7 @@ def _supervise(command: list[str], grace_s: float, limit_s: float) -> int:
 
 def _end(child: subprocess.Popen[bytes], grace_s: float) -> int:
     """End a program and everything that it started, first politely."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    _ignore_further()
     _signal_group(child.pid, signal.SIGTERM)
     end = time.monotonic() + grace_s
     while child.poll() is None and time.monotonic() < end:
@@ -102,7 +101,14 @@ def _like(status: int) -> int:
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
+    _ignore_further()
     raise _StopError
+
+
+def _ignore_further() -> None:
+    """Take no second request: SLURM signals twice, and the kernel once for each thread of a parent that dies."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

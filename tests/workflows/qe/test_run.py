@@ -254,6 +254,17 @@ def test_sigterm_of_the_worker_ends_pw_x_and_leaves_a_record(running: tuple[Fork
     assert record["succeeded"] is False
 
 
+def test_more_than_one_sigterm_is_one(running: tuple[ForkServerProcess, Path]) -> None:
+    """SLURM signals twice, and a parent with threads that dies signals once for each: the end is the same."""
+    worker, run = running
+    while worker.is_alive():
+        worker.terminate()
+        worker.join(timeout=0.02)
+    assert worker.exitcode == -signal.SIGTERM
+    assert _wait_for(lambda: not _pids_below(run), 10.0)
+    assert read_record(run)["stopped_by"] == "SIGTERM"
+
+
 def _supervised(*command: str, grace: float = 1.0, limit: float = 0.0, parent: int | None = None) -> int:
     guard = [sys.executable, "-I", "-S", supervise.__file__, str(parent or os.getpid()), str(grace), str(limit)]
     return subprocess.run([*guard, *command], capture_output=True, check=False).returncode
