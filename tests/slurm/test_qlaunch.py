@@ -88,7 +88,7 @@ class Project:
     def firework_states(self) -> list[str]:
         """Return the states of the steps, in their order."""
         listed = json.loads(self.shell("lpad get_fws --display_format less"))
-        return [each["state"] for each in sorted(listed, key=lambda each: -int(each["fw_id"]))]
+        return [each["state"] for each in sorted(listed, key=lambda each: int(each["fw_id"]))]
 
     def ended_jobs(self) -> list[tuple[str, str]]:
         """Return name and end of each job of this project, as SLURM tells it."""
