@@ -12,7 +12,7 @@ import stat
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -108,7 +108,6 @@ class Settings(BaseSettings):
         frozen=True,
         nested_model_default_partial_update=True,
     )
-    secret_fields: ClassVar[frozenset[str]] = frozenset({"database.uri"})
 
     project_dir: Path
     data_dir: Path = Path(".hullworks")

@@ -18,7 +18,6 @@ class Units:
     bohr_to_angstrom: float = 0.529177210903
     hartree_per_bohr_to_eV_per_angstrom: float = 27.211386245988 / 0.529177210903
     rydberg_per_bohr_to_eV_per_angstrom: float = 27.211386245988 / 2.0 / 0.529177210903
-    eV_per_cubic_angstrom_to_kbar: float = 1602.176634
     hartree_per_cubic_bohr_to_kbar: float = 294210.156970
 
 

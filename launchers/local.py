@@ -111,15 +111,15 @@ class LocalLauncher:
         try:
             self._keep_books(launchpad)
             more = self.forever or self._open_candidates() > 0
+            if more:
+                for slot in slots:
+                    self._keep_alive(slot, environment, stop_file)
+            self.on_tick("working" if more else "done")  # the display reads the database too
         except pymongo.errors.PyMongoError as error:
             self.on_tick(f"waiting for the database ({type(error).__name__})")
             if self.settings.embedded_database:
                 mongod.ensure(self.settings)
             return True
-        if more:
-            for slot in slots:
-                self._keep_alive(slot, environment, stop_file)
-        self.on_tick("working" if more else "done")
         return more
 
     def _keep_books(self, launchpad: LaunchPad) -> None:

@@ -33,7 +33,6 @@ DECIMALS = 12
 """Decimals of cell vectors and positions. pw.x finds a symmetry only if it holds to 1e-5 in crystal coordinates, and
 rounding errors of a step accumulate: with 5 decimals hexagonal close-packed cells keep 8 of their 24 symmetries."""
 
-NAMELISTS = ("CONTROL", "SYSTEM", "ELECTRONS", "IONS", "CELL")
 _MOVING = {"scf": (), "relax": ("IONS",), "vc-relax": ("IONS", "CELL")}
 
 
