@@ -34,6 +34,7 @@ class HullChange:
     added, removed: The entries that came and went.
     affected: Entries whose energy above hull changed, those added and removed among them.
     entered, left: Entries that came onto the hull and that are no longer on it.
+    touched: Entries of which any of `ConvexHull.numbers` may have changed; the affected ones among them.
     e_above_hull_before, e_above_hull_after: eV/atom, one per affected entry; NaN where the entry was not there or an
         elemental reference was missing.
     """
@@ -43,8 +44,35 @@ class HullChange:
     affected: IntArray
     entered: IntArray
     left: IntArray
+    touched: IntArray
     e_above_hull_before: FloatArray
     e_above_hull_after: FloatArray
+
+
+@dataclass(frozen=True)
+class HullNumbers:
+    """What the hull says of m entries; energies in eV/atom.
+
+    indices: Entry indices, (m,).
+    formation_energy: (m,); NaN where an elemental reference is missing.
+    e_above_hull: (m,), >= 0; NaN where an elemental reference is missing.
+    e_to_hull_of_others: (m,): signed distance from the hull without the entry; NaN where there is none.
+    indptr, products, fractions: Entry r decomposes into the entries ``products[indptr[r]:indptr[r + 1]]`` with these
+        fractions of atoms; nothing where an elemental reference is missing.
+    """
+
+    indices: IntArray
+    formation_energy: FloatArray
+    e_above_hull: FloatArray
+    e_to_hull_of_others: FloatArray
+    indptr: IntArray
+    products: IntArray
+    fractions: FloatArray
+
+    def decomposition(self, r: int) -> list[tuple[int, float]]:
+        """Return what the entry in row r decomposes into: (entry index, fraction of atoms)."""
+        row = slice(int(self.indptr[r]), int(self.indptr[r + 1]))
+        return list(zip(self.products[row].tolist(), self.fractions[row].tolist(), strict=True))
 
 
 class ConvexHull:
@@ -141,6 +169,28 @@ class ConvexHull:
         if self._missing_refused(state, system) is None and state.e_above_hull(np.array([i]))[0] == 0:
             return [(i, 1.0)]
         return state.hull(system).phases(x)
+
+    def numbers(self, indices: ArrayLike) -> HullNumbers:
+        """Return all numbers of some active entries.
+
+        They follow from the set of active entries alone, bit for bit, whatever changes led to it.
+
+        Raises:
+            HullError: An entry is unknown or was removed.
+        """
+        asked = np.array(indices, dtype=np.int64)
+        above, formation = self.e_above_hull, self.formation_energy_per_atom
+        parts = [[] if np.isnan(above[i]) else self.decomposition(i) for i in asked.tolist()]
+        flat = [part for row in parts for part in row]
+        return HullNumbers(
+            asked,
+            formation[asked],
+            above[asked],
+            np.array([self.e_to_hull_of_others(i) for i in asked.tolist()], dtype=np.float64),
+            np.cumsum([0, *map(len, parts)], dtype=np.int64),
+            np.array([j for j, _ in flat], dtype=np.int64),
+            np.array([fraction for _, fraction in flat], dtype=np.float64),
+        )
 
     def chemical_potentials(self, i: int) -> dict[str, float]:
         """Return one set of chemical potentials of the hull at entry i, in eV/atom relative to the elements.
@@ -278,5 +328,6 @@ def _compare(before: HullState, after: HullState, gone: IntArray, stale: IntArra
     changed = came | np.isin(asked, gone) | (np.isnan(old) != np.isnan(new)) | (np.abs(old - new) > ROUND_OFF_eV)
     was, now = old <= ON_HULL_eV, new <= ON_HULL_eV
     return HullChange(
-        asked[came], gone, asked[changed], asked[now & ~was], asked[was & ~now], old[changed], new[changed]
-    )
+        asked[came], gone, asked[changed], asked[now & ~was], asked[was & ~now], asked,
+        old[changed], new[changed],
+    )  # fmt: skip

@@ -68,7 +68,20 @@ class Project:
         return done
 
     def submit_all(self) -> None:
-        """Let ``qlaunch`` submit each step as soon as it is ready, and keep the books meanwhile."""
+        """Let ``qlaunch`` submit each step as soon as it is ready, and keep the books meanwhile.
+
+        It ends early when a step is done between its two questions, what is ready and what runs; so it is called again,
+        as one would from cron, while a step is ready.
+        """
+        while True:
+            self.submit_until_nothing_is_left()
+            self.wait_for(lambda: not self.queue())
+            self.feed()
+            if "READY" not in self.firework_states():
+                return
+
+    def submit_until_nothing_is_left(self) -> None:
+        """Call ``qlaunch`` once."""
         submitter = self.start(f"{SUBMIT} --sleep 1")
         output = None
         while output is None:
@@ -78,8 +91,6 @@ class Project:
                 self.feed()
         assert submitter.returncode == 0, output
         assert "Error" not in output
-        self.wait_for(lambda: not self.queue())
-        self.feed()
 
     def queue(self) -> list[str]:
         """Return number and state of each job in the queue."""
