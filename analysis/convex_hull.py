@@ -8,23 +8,29 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
-from hullworks.analysis.compositions import SAME_COMPOSITION, CompositionArrays, as_arrays
-from hullworks.analysis.hull_state import HullState, ROUND_OFF_eV, doubt
+from hullworks.analysis.compositions import CompositionArrays, as_arrays
+from hullworks.analysis.engine import answers, certificates
+from hullworks.analysis.engine.changes import change
+from hullworks.analysis.engine.keys import code_of, symbols
+from hullworks.analysis.engine.store import Rows, Store
 from hullworks.errors import HullError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
     from pymatgen.core.composition import Composition
 
-    from hullworks.analysis.compositions import Compositions, FloatArray, IntArray, System
-    from hullworks.analysis.hull_state import BoolArray, Row
+    from hullworks.analysis.compositions import Compositions, FloatArray, IntArray
+    from hullworks.analysis.engine.keys import Array
 
-__all__ = ["CompositionArrays", "ConvexHull", "HullChange", "ON_HULL_eV"]
+__all__ = ["CompositionArrays", "ConvexHull", "HullChange", "HullNumbers", "ON_HULL_eV"]
 
 ON_HULL_eV: Final = 1e-8
 """Distance in eV/atom up to which an entry counts as on the hull: far above round-off, far below anything physical."""
+ROUND_OFF_eV: Final = 1e-10
+"""Distances in eV/atom below this are round-off and are reported as 0. Total energies reach 1e4 eV/atom, whose last
+bit is 2e-12 eV."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +84,13 @@ class HullNumbers:
 class ConvexHull:
     """The convex hull of formation energies over every chemical system that occurs among its entries.
 
-    An entry's hull is that of its own chemical system, made of all entries within it. Systems are solved when first
-    asked for. Entries keep their index for good: adding appends, and removing leaves a gap with ``active`` False and
-    NaN results. Reading from several threads while one changes the entries is safe: each call answers for one set.
+    An entry's hull is that of its own chemical system, made of all entries within it. Each entry's place on it is
+    proved: by a mixture of phases that reaches its composition, and by chemical potentials that no phase undercuts;
+    a change of the entries solves only those again whose proof it breaks. Entries keep their index for good: adding
+    appends, and removing leaves a gap with ``active`` False and NaN results. Reading from several threads while one
+    changes the entries is safe: each call answers for one set.
+
+    Compositions whose atomic fractions differ by less than 1e-10 are the same composition.
 
     >>> hull = ConvexHull.from_entries(["Mg", "Si", "Mg2Si", "MgSi"], [0.0, 0.0, -0.15, 0.17])
     >>> hull.e_above_hull.round(4).tolist()
@@ -98,11 +108,10 @@ class ConvexHull:
     """
 
     def __init__(self, compositions: CompositionArrays, energies_per_atom: ArrayLike) -> None:
-        self._writing = threading.Lock()
-        nobody = np.zeros(0, np.int64)
-        self._state = HullState.empty().changed(nobody, compositions, _energies(energies_per_atom, len(compositions)))[
-            0
-        ]
+        self._lock = threading.RLock()
+        self._store = Store()
+        energies = _energies(energies_per_atom, len(compositions))
+        change(self._store, np.zeros(0, np.int64), _rows(compositions), energies)
 
     @classmethod
     def from_entries(cls, compositions: Sequence[str | Composition], energies_per_atom: ArrayLike) -> Self:
@@ -110,51 +119,78 @@ class ConvexHull:
         return cls(CompositionArrays.from_compositions(compositions), energies_per_atom)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_state": self._state}
+        with self._lock:
+            return {"_store": self._store}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _writing=threading.Lock())
+        self.__dict__.update(state, _lock=threading.RLock())
 
     def __len__(self) -> int:
-        return len(self._state.rows)
+        return len(self._store.entries)
 
     @property
     def compositions(self) -> CompositionArrays:
         """Compositions of all entries, removed ones included."""
-        return self._state.compositions
+        with self._lock:
+            rows = self._store.rows_of(self._store.entries["comp"])
+        codes, indices = np.unique(rows.codes, return_inverse=True)
+        return CompositionArrays(tuple(symbols()[c] for c in codes), rows.indptr, indices, rows.fractions)
 
     @property
-    def active(self) -> BoolArray:
+    def active(self) -> NDArray[np.bool_]:
         """bool, shape (n_entries,): False for removed entries; a copy."""
-        return self._state.active.copy()
+        with self._lock:
+            active: NDArray[np.bool_] = self._store.entries["active"].copy()
+        return active
 
     @property
     def elements(self) -> tuple[str, ...]:
         """Elements of the active entries, sorted."""
-        return tuple(sorted({symbol for system in self._state.by_system for symbol in system}))
+        with self._lock:
+            return tuple(symbols()[code] for code in np.flatnonzero(self._store.elements_occurring()))
 
     @property
     def missing_elements(self) -> tuple[str, ...]:
         """Elements that occur, but only in compounds: no system with them has a hull."""
-        return self._state.missing(self.elements)
+        with self._lock:
+            missing = self._store.elements_occurring() & ~self._store.elements_there()
+        return tuple(symbols()[code] for code in np.flatnonzero(missing))
 
     @property
     def e_above_hull(self) -> FloatArray:
         """float64, shape (n_entries,), eV/atom, >= 0; NaN where an elemental reference is missing; a copy."""
-        state = self._state
-        return state.e_above_hull(np.arange(len(state.rows)))
+        with self._lock:
+            return _clean(answers.distances(self._store, np.arange(len(self))))
 
     @property
     def formation_energy_per_atom(self) -> FloatArray:
         """float64, shape (n_entries,), eV/atom; NaN where an elemental reference is missing, or for removed entries."""
-        state = self._state
-        values = [state.formation(row, energy) for row, energy in zip(state.rows, state.energies, strict=True)]
-        return np.where(state.active, np.array(values), np.nan)
+        with self._lock:
+            formation = answers.formation_energies(self._store, np.arange(len(self)))
+            return np.where(self._store.entries["active"], formation, np.nan)
 
     @property
     def stable(self) -> IntArray:
         """Indices of the entries on the hull, increasing; of entries that tie, all."""
         return np.flatnonzero(self.e_above_hull <= ON_HULL_eV)
+
+    def numbers(self, indices: ArrayLike) -> HullNumbers:
+        """Return all numbers of some active entries.
+
+        They follow from the active entries and their order alone, bit for bit, whatever changes led there; where
+        several mixtures are equally cheap, one of them is chosen for good.
+
+        Raises:
+            HullError: An entry is unknown or was removed.
+        """
+        asked = np.array(indices, dtype=np.int64)
+        with self._lock:
+            self._must_be_active(asked)
+            found = answers.numbers(self._store, asked)
+        return HullNumbers(
+            asked, found.formation, _clean(found.above), _clean(found.to_others), found.indptr, found.products,
+            found.fractions,
+        )  # fmt: skip
 
     def decomposition(self, i: int) -> list[tuple[int, float]]:
         """Return the stable phases that entry i decomposes into: (entry index, fraction of atoms), summing to 1.
@@ -164,33 +200,9 @@ class ConvexHull:
         Raises:
             HullError: The entry was removed, or an elemental reference is missing.
         """
-        state = self._state
-        system, x = self._row(state, i)
-        if self._missing_refused(state, system) is None and state.e_above_hull(np.array([i]))[0] == 0:
-            return [(i, 1.0)]
-        return state.hull(system).phases(x)
-
-    def numbers(self, indices: ArrayLike) -> HullNumbers:
-        """Return all numbers of some active entries.
-
-        They follow from the set of active entries alone, bit for bit, whatever changes led to it.
-
-        Raises:
-            HullError: An entry is unknown or was removed.
-        """
-        asked = np.array(indices, dtype=np.int64)
-        above, formation = self.e_above_hull, self.formation_energy_per_atom
-        parts = [[] if np.isnan(above[i]) else self.decomposition(i) for i in asked.tolist()]
-        flat = [part for row in parts for part in row]
-        return HullNumbers(
-            asked,
-            formation[asked],
-            above[asked],
-            np.array([self.e_to_hull_of_others(i) for i in asked.tolist()], dtype=np.float64),
-            np.cumsum([0, *map(len, parts)], dtype=np.int64),
-            np.array([j for j, _ in flat], dtype=np.int64),
-            np.array([fraction for _, fraction in flat], dtype=np.float64),
-        )
+        with self._lock:
+            self._must_have_hull(i)
+            return self.numbers([i]).decomposition(0)
 
     def chemical_potentials(self, i: int) -> dict[str, float]:
         """Return one set of chemical potentials of the hull at entry i, in eV/atom relative to the elements.
@@ -200,11 +212,9 @@ class ConvexHull:
         Raises:
             HullError: The entry was removed, or an elemental reference is missing.
         """
-        state = self._state
-        system, x = self._row(state, i)
-        self._missing_refused(state, system)
-        hull = state.hull(system)
-        return dict(zip(system, hull.potentials[hull.locate(x)[1]].tolist(), strict=True))
+        with self._lock:
+            system = self._must_have_hull(i)
+            return dict(zip(system, answers.potentials(self._store, self._comp(i)).tolist(), strict=True))
 
     def e_to_hull_of_others(self, i: int, *, ignore_polymorphs: bool = False) -> float:
         """Return the signed distance in eV/atom of entry i from the hull without it.
@@ -220,13 +230,14 @@ class ConvexHull:
         Returns:
             NaN where an elemental reference is missing without the entry.
         """
-        state = self._state
-        system, x = self._row(state, i)
-        own = state.by_system[system]
-        same = [j for j in own.tolist() if np.abs(state.rows[j][1] - x).max() < SAME_COMPOSITION]
-        gone = np.array(same if ignore_polymorphs else [i], dtype=np.int64)
-        others, _ = state.changed(gone, CompositionArrays.from_amounts([]), np.zeros(0))
-        return others.distance((system, x), state.energies[i])
+        with self._lock:
+            if not ignore_polymorphs:
+                return float(self.numbers([i]).e_to_hull_of_others[0])
+            self._must_be_active(np.array([i]))
+            comp = self._comp(i)
+            energy = self._store.entries["energy"][i] - self._store.comps["shift"][comp]
+            distance = energy - self._store.comps["h"][comp]
+        return float(_clean(np.array(distance if np.isfinite(distance) else np.nan)))
 
     def query(self, compositions: Compositions, energies_per_atom: ArrayLike) -> FloatArray:
         """Return signed distances from the hull, float64, (m,), in eV/atom; negative means it would be stable.
@@ -238,11 +249,11 @@ class ConvexHull:
         Returns:
             NaN where an elemental reference is missing.
         """
-        rows = as_arrays(compositions)
-        state = self._state
+        rows = _rows(as_arrays(compositions))
         energies = _energies(energies_per_atom, len(rows))
-        distances = [state.distance(row, energy) for row, energy in zip(rows, energies, strict=True)]
-        return np.array(distances, dtype=np.float64)
+        with self._lock:
+            found = answers.query(self._store, rows)
+        return _clean(energies - found.shift - found.h)
 
     def query_decomposition(self, composition: str | Composition) -> list[tuple[int, float]]:
         """Return the stable phases at any composition: (entry index, fraction of atoms), summing to 1.
@@ -250,10 +261,13 @@ class ConvexHull:
         Raises:
             HullError: The composition cannot be read, or an elemental reference is missing.
         """
-        state = self._state
-        system, x = next(iter(CompositionArrays.from_compositions([composition])))
-        self._missing_refused(state, system)
-        return state.hull(system).phases(x)
+        rows = _rows(CompositionArrays.from_compositions([composition]))
+        with self._lock:
+            self._must_be_complete(rows)
+            found = answers.query(self._store, rows)
+            kept = found.lam[0] > answers.NOTHING
+            ground, shares = self._store.comps["ground"][found.basis[0][kept]], found.lam[0][kept]
+        return sorted(zip(ground.tolist(), (shares / shares.sum()).tolist(), strict=True))
 
     def add(self, compositions: Compositions, energies_per_atom: ArrayLike) -> HullChange:
         """Append entries; their indices are those of ``added`` in the change."""
@@ -272,40 +286,102 @@ class ConvexHull:
             HullError: An index to remove is unknown or removed already, or an energy is not finite; nothing changes.
         """
         new = as_arrays(compositions)
-        energies = _energies(energies_per_atom, len(new))
-        with self._writing:
-            before = self._state
+        rows, energies = _rows(new), _energies(energies_per_atom, len(new))
+        with self._lock:
             gone = np.unique(np.array(list(remove), dtype=np.int64))
-            for i in gone.tolist():
-                self._row(before, i)
-            after, stale = before.changed(gone, new, energies)
-            self._state = after
-        return _compare(before, after, gone, stale)
+            self._must_be_active(gone)
+            before = _Places.of(self._store)
+            moved = change(self._store, gone, rows, energies)
+            return before.compared(self._store, moved.comps, moved.added, gone)
 
     def verify(self) -> float:
         """Prove all energies above hull, and return the largest doubt in eV/atom; round-off when all is right.
 
         Weak duality of linear programming: chemical potentials that no entry undercuts bound the hull from below,
         and a mixture of entries of the same composition bounds it from above. Where both meet, they are the hull.
+        Nothing is solved again.
         """
-        state = self._state
-        doubts = [doubt(state, system) for system in state.by_system if not state.missing(system)]
-        return max(doubts, default=0.0)
+        with self._lock:
+            return certificates.largest_doubt(self._store)
 
-    @staticmethod
-    def _row(state: HullState, i: int) -> Row:
-        if not 0 <= i < len(state.rows) or not state.active[i]:
-            raise HullError(f"there is no entry {i} in this hull", next_step="`active` tells which indices are in use.")
-        return state.rows[i]
+    def _comp(self, i: int) -> int:
+        return int(self._store.entries["comp"][i])
 
-    @staticmethod
-    def _missing_refused(state: HullState, system: System) -> None:
-        if missing := state.missing(system):
+    def _must_be_active(self, indices: IntArray) -> None:
+        inside = (indices >= 0) & (indices < len(self))
+        bad = indices[~inside] if not inside.all() else indices[~self._store.entries["active"][indices]]
+        if len(bad):
+            raise HullError(f"there is no entry {bad[0]} in this hull", next_step="`active` tells which are in use.")
+
+    def _must_have_hull(self, i: int) -> list[str]:
+        """Return the chemical system of an entry that has a hull."""
+        self._must_be_active(np.array([i]))
+        return self._must_be_complete(self._store.rows_of(self._store.entries["comp"][[i]]))
+
+    def _must_be_complete(self, rows: Rows) -> list[str]:
+        system = [symbols()[code] for code in rows.codes]
+        there = self._store.elements_there()[rows.codes]
+        if missing := [symbol for symbol, known in zip(system, there, strict=True) if not known]:
             raise HullError(
                 f"there is no elemental reference of {', '.join(missing)}",
                 "-".join(system),
                 "Add an entry of each missing element at the same level of theory.",
             )
+        return system
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where the compositions were before a change."""
+
+    ground: Array
+    e: Array
+    h: Array
+    n_entries: int
+
+    @classmethod
+    def of(cls, store: Store) -> Self:
+        comps = store.comps
+        return cls(comps["ground"].copy(), comps["e"].copy(), comps["h"].copy(), len(store.entries))
+
+    def compared(self, store: Store, comps: IntArray, added: IntArray, gone: IntArray) -> HullChange:
+        """Return what a change did, given all compositions that it may have concerned."""
+        marked = np.zeros(len(store.comps), dtype=bool)
+        marked[comps] = True
+        touched = np.flatnonzero(marked[store.entries["comp"]])
+        old = self._above(store, touched, gone)
+        new = _clean(answers.distances(store, touched))
+        with np.errstate(invalid="ignore"):
+            changed = (np.isnan(old) != np.isnan(new)) | (np.abs(old - new) > ROUND_OFF_eV)
+        changed |= np.isin(touched, added) | np.isin(touched, gone)
+        was, now = old <= ON_HULL_eV, new <= ON_HULL_eV
+        return HullChange(
+            added, gone, touched[changed], touched[now & ~was], touched[was & ~now], touched, old[changed],
+            new[changed],
+        )  # fmt: skip
+
+    def _above(self, store: Store, touched: IntArray, gone: IntArray) -> FloatArray:
+        """Return the energies above hull before the change; NaN of entries that were not there."""
+        energy, there = store.entries["energy"], store.entries["active"][touched] | np.isin(touched, gone)
+        there &= touched < self.n_entries
+        above = np.full(len(touched), np.nan)
+        own = touched[there]
+        comp = store.entries["comp"][own]
+        with np.errstate(invalid="ignore"):
+            of_ground = np.maximum(self.e[comp] - self.h[comp], 0.0)
+        above[there] = energy[own] - energy[self.ground[comp]] + of_ground
+        return _clean(above)
+
+
+def _rows(compositions: CompositionArrays) -> Rows:
+    """Return compositions with the engine's element codes, which are ordered as the symbols are."""
+    codes = np.array([code_of()[symbol] for symbol in compositions.elements], dtype=np.uint8)
+    return Rows(compositions.indptr, codes[compositions.indices], compositions.fractions)
+
+
+def _clean(distances: FloatArray) -> FloatArray:
+    """Return distances without round-off."""
+    return np.where(np.abs(distances) < ROUND_OFF_eV, 0.0, distances)
 
 
 def _energies(values: ArrayLike, n: int) -> FloatArray:
@@ -315,19 +391,3 @@ def _energies(values: ArrayLike, n: int) -> FloatArray:
     if not np.isfinite(energies).all():
         raise HullError("an energy is not finite", f"entry {int(np.flatnonzero(~np.isfinite(energies))[0])}")
     return energies
-
-
-def _compare(before: HullState, after: HullState, gone: IntArray, stale: IntArray) -> HullChange:
-    """Return what differs between two states; only entries gone or stale can differ."""
-    asked = np.union1d(gone, stale)
-    old = np.full(len(asked), np.nan)
-    there = asked < len(before.rows)
-    old[there] = before.e_above_hull(asked[there])
-    new = after.e_above_hull(asked)
-    came = asked >= len(before.rows)
-    changed = came | np.isin(asked, gone) | (np.isnan(old) != np.isnan(new)) | (np.abs(old - new) > ROUND_OFF_eV)
-    was, now = old <= ON_HULL_eV, new <= ON_HULL_eV
-    return HullChange(
-        asked[came], gone, asked[changed], asked[now & ~was], asked[was & ~now], asked,
-        old[changed], new[changed],
-    )  # fmt: skip
