@@ -17,7 +17,7 @@ compile() {
 }
 
 # The development lock is solved first and binds the others, so that one environment serves all.
-compile dev pyproject.toml --extra embedded --group dev "$@"
+compile dev pyproject.toml --extra embedded --extra fast --extra dask --group dev "$@"
 compile runtime pyproject.toml --extra embedded --constraint requirements/dev.lock
 compile build --group build --constraint requirements/dev.lock
 if grep -l '://' requirements/*.lock; then

@@ -1,0 +1,78 @@
+"""Which implementation of the linear programs is used: numpy's, or the compiled one where numba is installed."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from hullworks.analysis.engine.columns import ENUMERATED, gather
+from hullworks.analysis.engine.keys import element_keys
+from hullworks.analysis.engine.simplex import Mixtures, Targets, unended
+from hullworks.analysis.engine.simplex import solve as solve_arrays
+
+if TYPE_CHECKING:
+    from hullworks.analysis.engine.keys import Array
+    from hullworks.analysis.engine.store import Store
+
+SYSTEMS_AT_ONCE: Final = 1 << 12
+"""Systems whose competing phases are gathered at once: what the cache holds."""
+
+
+@cache
+def compiled_is_there() -> bool:
+    """Tell whether numba is installed."""
+    return find_spec("numba") is not None
+
+
+class Choice:
+    """Whether compiled code is used where it is there; tests and benchmarks switch it off."""
+
+    compiled = True
+
+
+def solve(store: Store, codes: Array, targets: Targets, systems: Array | None = None) -> Mixtures:
+    """Return the cheapest mixture of vertices at each target.
+
+    Args:
+        store: The store.
+        codes: Element codes of the systems, increasing, (s, k).
+        targets: The programs, ordered by system.
+        systems: The systems, (s,), when all their own compositions are to compete; by default the vertices alone.
+    """
+    if Choice.compiled and codes.shape[1] <= ENUMERATED and compiled_is_there():
+        return _solve_compiled(store, codes, targets, systems)
+    parts = []
+    for first in range(0, len(codes), SYSTEMS_AT_ONCE):
+        last = first + SYSTEMS_AT_ONCE
+        at = slice(*np.searchsorted(targets.row, [first, last]))
+        columns = gather(store, codes[first:last], None if systems is None else systems[first:last])
+        part = Targets(
+            targets.row[at] - first, targets.x[at], targets.own[at], targets.elements[at], targets.e_elements[at]
+        )
+        parts.append(solve_arrays(columns, part))
+    if len(parts) == 1:
+        return parts[0]
+    return Mixtures(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("h", "mu", "lam", "basis")))
+
+
+def _solve_compiled(store: Store, codes: Array, targets: Targets, systems: Array | None) -> Mixtures:
+    from hullworks.analysis.engine import compiled
+
+    n, k = targets.x.shape
+    result = Mixtures(np.empty(n), np.empty((n, k)), np.empty((n, k)), np.empty((n, k), dtype=np.int32))
+    own_ptr, own_comps = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    if systems is not None:
+        own_comps, place = store.others_of(systems)
+        own_ptr = np.searchsorted(place, np.arange(len(systems) + 1))
+    failed = compiled.solve_systems(
+        codes, np.searchsorted(targets.row, np.arange(len(codes) + 1)), np.ascontiguousarray(targets.x), targets.own,
+        targets.elements, targets.e_elements, own_ptr, own_comps, element_keys(), store.system_table.keys,
+        store.system_table.values, store.systems["vstart"], store.systems["vcount"], store.vertices["comp"],
+        store.comps["off"], store.comps["e"], store.flat["x"], *vars(result).values(),
+    )  # fmt: skip
+    if failed:
+        raise unended(failed)
+    return result
