@@ -8,7 +8,7 @@ import numpy as np
 
 from hullworks.analysis.engine.changes import by_system
 from hullworks.analysis.engine.columns import gather
-from hullworks.analysis.engine.kernels import SYSTEMS_AT_ONCE
+from hullworks.analysis.engine.kernels import SYSTEMS_AT_ONCE, is_compiled, undercut_compiled
 from hullworks.analysis.engine.keys import spans
 from hullworks.analysis.engine.simplex import UNDERCUT_eV
 
@@ -67,9 +67,12 @@ def _doubt(store: Store, systems: Array, comps: Array, row: Array, *, deep: bool
     flat = store.comps["off"][comps][:, None] + np.arange(k)
     mu, lam, basis = store.flat["mu"][flat], store.flat["lam"][flat], store.flat["basis"][flat]
     h, target = store.comps["h"][comps], store.flat["x"][flat]
-    columns = gather(store, codes, systems if deep else None)
+    if is_compiled(codes):
+        undercut = undercut_compiled(store, codes, row, comps, mu, systems if deep else None)
+    else:
+        undercut = _undercut(gather(store, codes, systems if deep else None), comps, row, mu)
     e_elements = store.element_energies()[codes[row]]
-    undercut = max(_undercut(columns, comps, row, mu), float((mu - e_elements).max()))
+    undercut = max(undercut, float((mu - e_elements).max()))
     made = np.zeros_like(target)
     for j in range(k):
         made += lam[:, [j]] * _fractions_in(store, codes[row], basis[:, j])

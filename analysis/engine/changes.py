@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
-from hullworks.analysis.engine.kernels import solve
+from hullworks.analysis.engine.kernels import is_compiled, solve, solve_compiled
 from hullworks.analysis.engine.keys import HALF, spans, union
 from hullworks.analysis.engine.simplex import Targets, TIGHT_eV, UNDERCUT_eV
 
@@ -120,11 +120,10 @@ def _set_references(store: Store, own: Array, ground_before: Array) -> Array:
     store.set_vertices(moved)
     store.flat["mu"][comps["off"][moved]] = comps["e"][moved]
     store.flat["lam"][comps["off"][moved]], store.flat["basis"][comps["off"][moved]] = 1.0, moved
-    systems, _ = store.supersystems(comps["sys"][moved])
-    systems = np.unique(systems)
+    systems = _distinct(store, store.supersystems(comps["sys"][moved])[0])
     lost = systems[~store.complete(systems)]
     _drop(store, store.members(lost)[0])
-    return np.unique(store.members(systems)[0])
+    return union([store.members(systems)[0]])
 
 
 def _drop(store: Store, comps: Array) -> None:
@@ -144,7 +143,7 @@ def _with_basis(store: Store, comps: Array) -> Array:
     marked = np.zeros(len(store.comps) + 1, dtype=bool)
     marked[comps] = True
     flat = np.flatnonzero(marked[store.flat["basis"]])
-    found = np.unique(np.searchsorted(store.comps["off"], flat, "right") - 1)
+    found = union([np.searchsorted(store.comps["off"], flat, "right") - 1])
     return found[store.comps["k"][found] > 1]
 
 
@@ -159,7 +158,7 @@ def _solve_fresh(store: Store) -> Array:
     sizes = store.comps["k"][fresh]
     for k in range(2, int(sizes.max(initial=1)) + 1):
         comps = fresh[sizes == k]
-        _solve(store, comps, depths=False)
+        _solve_part(store, comps, depths=False, fresh=True)
         below = _flag(store, comps)
         found = _undercut_in_own_systems(store, below, _marked(store, comps) & ~store.comps["vertex"])
         found |= _undercut_in_own_systems(store, None, _marked(store, below))
@@ -188,20 +187,17 @@ def _flag(store: Store, comps: Array) -> Array:
     return comps[now]
 
 
-def _solve(store: Store, comps: Array, *, depths: bool = True) -> None:
+def _solve(store: Store, comps: Array) -> None:
     """Solve compositions of two or more elements against the present vertices.
 
-    Args:
-        store: The store.
-        comps: Compositions.
-        depths: Let what is on the hull compete with all other compositions of its own system too.
+    What is on the hull competes with all other compositions of its own system too: without it, they may be on the hull.
     """
-    deep = store.comps["vertex"][comps] & depths
+    deep = store.comps["vertex"][comps]
     _solve_part(store, comps[~deep], depths=False)
     _solve_part(store, comps[deep], depths=True)
 
 
-def _solve_part(store: Store, comps: Array, *, depths: bool) -> None:
+def _solve_part(store: Store, comps: Array, *, depths: bool, fresh: bool = False) -> None:
     e_elements = store.element_energies()
     for systems, same, row in by_system(store, comps):
         k = int(store.systems["k"][systems[0]])
@@ -209,7 +205,10 @@ def _solve_part(store: Store, comps: Array, *, depths: bool) -> None:
         flat = store.comps["off"][same][:, None] + np.arange(k)
         own = codes[row]
         targets = Targets(row, store.flat["x"][flat], same, store.element_comp[own], e_elements[own])
-        found = solve(store, codes, targets, systems if depths else None)
+        if fresh and is_compiled(codes):
+            found = solve_compiled(store, codes, targets, None, fresh=True)
+        else:
+            found = solve(store, codes, targets, systems if depths else None)
         store.comps["h"][same] = found.h
         store.flat["mu"][flat], store.flat["lam"][flat], store.flat["basis"][flat] = found.mu, found.lam, found.basis
 

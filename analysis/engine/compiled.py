@@ -12,6 +12,8 @@ from numba import njit
 from hullworks.analysis.engine.simplex import DANTZIG_STEPS, MAX_STEPS, PIVOT, UNDERCUT_eV
 
 SAME_STEP = 1e-14
+ROOM = 256
+"""Columns that there is room for at first."""
 
 
 @njit(cache=True, nogil=True)
@@ -27,106 +29,179 @@ def look_up(keys, values, key):
 
 
 @njit(cache=True, nogil=True)
-def solve_systems(
-    codes, row_ptr, x, own, elements, e_elements, own_ptr, own_comps,
-    element_keys, table_keys, table_values, vstart, vcount, vertices, off, e, flat_x,
-    h, mu, lam, basis,
-):  # fmt: skip
-    """Solve all programs of systems of k elements; see `simplex.Targets` and `simplex.Mixtures` for the arrays.
+def _grown(cols, cost, comp, m, wanted):
+    """Return the buffers with room for as many columns as wanted; the first m are kept."""
+    capacity = max(wanted, 2 * len(cost))
+    new_cols, new_cost = np.empty((len(cols), capacity)), np.empty(capacity)
+    new_comp = np.empty(capacity, dtype=np.int64)
+    new_cols[:, :m], new_cost[:m], new_comp[:m] = cols[:, :m], cost[:m], comp[:m]
+    return new_cols, new_cost, new_comp, np.empty(capacity)
+
+
+@njit(cache=True, nogil=True)
+def _phases(codes, sums, buffers, tables):
+    """Gather the vertices of all subsystems of one system; return the buffers and the number of columns."""
+    cols, cost, comp, reduced = buffers
+    element_keys, keys, values, vstart, vcount, vertices, off, e, x = tables
+    k, m = len(codes), 0
+    sums[0] = 0
+    for mask in range(1, 1 << k):
+        low = 0
+        while not (mask >> low) & 1:
+            low += 1
+        rest = mask & (mask - 1)
+        sums[mask] = sums[rest] + element_keys[codes[low]]
+        if rest == 0:
+            continue
+        system = look_up(keys, values, sums[mask])
+        if system < 0 or vcount[system] == 0:
+            continue
+        count = vcount[system]
+        if m + count > len(cost):
+            cols, cost, comp, reduced = _grown(cols, cost, comp, m, m + count)
+        for v in range(vstart[system], vstart[system] + count):
+            c = vertices[v]
+            at = off[c]
+            for j in range(k):
+                if (mask >> j) & 1:
+                    cols[j, m] = x[at]
+                    at += 1
+                else:
+                    cols[j, m] = 0.0
+            cost[m], comp[m] = e[c], c
+            m += 1
+    return (cols, cost, comp, reduced), m
+
+
+@njit(cache=True, nogil=True)
+def _with(buffers, m, k, comps, tables):
+    """Append compositions of the very system to the columns."""
+    cols, cost, comp, reduced = buffers
+    off, e, x = tables[6], tables[7], tables[8]
+    if m + len(comps) > len(cost):
+        cols, cost, comp, reduced = _grown(cols, cost, comp, m, m + len(comps))
+    for c in comps:
+        for j in range(k):
+            cols[j, m] = x[off[c] + j]
+        cost[m], comp[m] = e[c], c
+        m += 1
+    return (cols, cost, comp, reduced), m
+
+
+@njit(cache=True, nogil=True)
+def _buffers(k):
+    return np.empty((k, ROOM)), np.empty(ROOM), np.empty(ROOM, dtype=np.int64), np.empty(ROOM)
+
+
+@njit(cache=True, nogil=True)
+def solve_systems(codes, row_ptr, targets, own_ptr, own_comps, tables, result, fresh):
+    """Solve all programs of systems of k elements.
+
+    Args:
+        codes: Element codes of the systems, (s, k).
+        row_ptr: The programs of each system, (s + 1,).
+        targets: x, own, elements, e_elements of `simplex.Targets`.
+        own_ptr: Compositions of each system that compete beside the vertices, (s + 1,); empty for none.
+        own_comps: These compositions.
+        tables: See `kernels`.
+        result: h, mu, lam, basis of `simplex.Mixtures`, to be filled.
+        fresh: The programs are all new compositions: they compete with each other.
 
     Returns:
         The number of programs that did not end.
     """
-    n_systems, k = codes.shape
-    sums = np.zeros(1 << k, dtype=np.uint64)
-    capacity = 256
-    cols, cost, comp = np.empty((k, capacity)), np.empty(capacity), np.empty(capacity, dtype=np.int64)
-    place = np.empty(k, dtype=np.int64)
-    inverse, direction, column = np.empty((k, k)), np.empty(k), np.empty(k)
-    reduced = np.empty(capacity)
+    k = codes.shape[1]
+    sums, buffers = np.zeros(1 << k, dtype=np.uint64), _buffers(k)
+    work = (np.empty((k, k)), np.empty(k), np.empty(k))
     failed = 0
-    for s in range(n_systems):
-        m = 0
-        sums[0] = 0
-        for mask in range(1, 1 << k):
-            low = 0
-            while not (mask >> low) & 1:
-                low += 1
-            rest = mask & (mask - 1)
-            sums[mask] = sums[rest] + element_keys[codes[s, low]]
-            if rest == 0:
-                continue
-            system = look_up(table_keys, table_values, sums[mask])
-            if system < 0 or vcount[system] == 0:
-                continue
-            size = 0
-            for j in range(k):
-                if (mask >> j) & 1:
-                    place[size] = j
-                    size += 1
-            count = vcount[system]
-            if m + count > capacity:
-                cols, cost, comp, reduced, capacity = _grown(cols, cost, comp, m, m + count)
-            for v in range(vstart[system], vstart[system] + count):
-                c = vertices[v]
-                for j in range(k):
-                    cols[j, m] = 0.0
-                for j in range(size):
-                    cols[place[j], m] = flat_x[off[c] + j]
-                cost[m], comp[m] = e[c], c
-                m += 1
+    for s in range(len(codes)):
+        buffers, m = _phases(codes[s], sums, buffers, tables)
         if len(own_ptr):
-            count = own_ptr[s + 1] - own_ptr[s]
-            if m + count > capacity:
-                cols, cost, comp, reduced, capacity = _grown(cols, cost, comp, m, m + count)
-            for v in range(own_ptr[s], own_ptr[s + 1]):
-                c = own_comps[v]
-                for j in range(k):
-                    cols[j, m] = flat_x[off[c] + j]
-                cost[m], comp[m] = e[c], c
-                m += 1
-        for p in range(row_ptr[s], row_ptr[s + 1]):
-            mine = -1
-            if own[p] >= 0:
-                for i in range(m):
-                    if comp[i] == own[p]:
-                        mine = i
-                        cost[i] = np.inf
-                        break
-            ended = _simplex(
-                k, m, cols, cost, comp, x[p], elements[p], e_elements[p], inverse, direction, column, reduced,
-                mu[p], lam[p], basis[p],
-            )  # fmt: skip
-            failed += not ended
-            total = 0.0
-            for i in range(k):
-                total += lam[p, i] * e[basis[p, i]]
-            h[p] = total
-            if mine >= 0:
-                cost[mine] = e[own[p]]
+            buffers, m = _with(buffers, m, k, own_comps[own_ptr[s] : own_ptr[s + 1]], tables)
+        first, last = row_ptr[s], row_ptr[s + 1]
+        for p in range(first, last):
+            failed += _solve_one(p, k, m, buffers, targets, tables, result, work)
+        if fresh and last - first > 1:
+            buffers, more = _compete(first, last, k, m, buffers, targets, tables, result, work)
+            failed += more
     return failed
 
 
 @njit(cache=True, nogil=True)
-def _grown(cols, cost, comp, m, wanted):
-    capacity = max(wanted, 2 * len(cost))
-    k = len(cols)
-    new_cols, new_cost, new_comp = np.empty((k, capacity)), np.empty(capacity), np.empty(capacity, dtype=np.int64)
-    new_cols[:, :m], new_cost[:m], new_comp[:m] = cols[:, :m], cost[:m], comp[:m]
-    return new_cols, new_cost, new_comp, np.empty(capacity), capacity
+def _compete(first, last, k, m, buffers, targets, tables, result, work):
+    """Let new compositions of one system, solved against m columns, compete with each other.
+
+    What lies on the hull of the others so far competes with all; what lies above, only with what may be on the hull.
+    """
+    own, e, h = targets[1], tables[7], result[0]
+    n = last - first
+    on_hull = np.empty(n, dtype=np.bool_)
+    n_on = 0
+    for i in range(n):
+        on_hull[i] = e[own[first + i]] <= h[first + i] + UNDERCUT_eV
+        n_on += on_hull[i]
+    if n_on == 0:
+        return buffers, 0
+    mine = own[first:last].astype(np.int64)
+    ordered = np.concatenate((mine[on_hull], mine[~on_hull]))
+    buffers, every = _with(buffers, m, k, ordered, tables)
+    failed = 0
+    for i in range(n):
+        width = every if on_hull[i] else m + n_on
+        if _is_undercut(first + i, k, m, width, buffers, own, result[1]):
+            failed += _solve_one(first + i, k, width, buffers, targets, tables, result, work)
+    return buffers, failed
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def _simplex(k, m, cols, cost, comp, x, elements, e_elements, inverse, direction, column, reduced, mu, lam, basis):
+@njit(cache=True, nogil=True)
+def _is_undercut(p, k, start, stop, buffers, own, mu):
+    """Tell whether one of some columns lies below the plane of a program."""
+    cols, cost, comp, _ = buffers
+    for i in range(start, stop):
+        plane = 0.0
+        for j in range(k):
+            plane += mu[p, j] * cols[j, i]
+        if plane > cost[i] + UNDERCUT_eV and comp[i] != own[p]:
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _solve_one(p, k, m, buffers, targets, tables, result, work):
+    """Solve one program against the first m columns; return 1 if it did not end."""
+    x, own, elements, e_elements = targets
+    h, mu, lam, basis = result
+    e, cost, comp = tables[7], buffers[1], buffers[2]
+    mine = -1
+    if own[p] >= 0:
+        for i in range(m):
+            if comp[i] == own[p]:
+                mine = i
+                cost[i] = np.inf
+                break
+    ended = _simplex(k, m, buffers, x[p], elements[p], e_elements[p], work, mu[p], lam[p], basis[p])
+    h[p] = 0.0
+    for i in range(k):
+        h[p] += lam[p, i] * e[basis[p, i]]
+    if mine >= 0:
+        cost[mine] = e[own[p]]
+    return 0 if ended else 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _simplex(k, m, buffers, x, elements, e_elements, work, mu, lam, basis):
     """Solve one program; return whether it ended."""
+    cols, cost, comp, reduced = buffers
+    inverse, direction, column = work
     for i in range(k):
         for j in range(k):
             inverse[i, j] = 1.0 if i == j else 0.0
         mu[i], lam[i], basis[i] = e_elements[i], x[i], elements[i]
     for step in range(MAX_STEPS):
+        mu_0 = mu[0]
         for i in range(m):
-            reduced[i] = cost[i]
-        for j in range(k):
+            reduced[i] = cost[i] - mu_0 * cols[0, i]
+        for j in range(1, k):
             mu_j = mu[j]
             for i in range(m):
                 reduced[i] -= mu_j * cols[j, i]
@@ -176,3 +251,24 @@ def _simplex(k, m, cols, cost, comp, x, elements, e_elements, inverse, direction
             mu[j] += lowest * inverse[out, j]
         basis[out] = comp[entering] if entering < m else elements[entering - m]
     return False
+
+
+@njit(cache=True, nogil=True)
+def undercut_by(codes, row_ptr, own, mu, own_ptr, own_comps, tables):
+    """Return how far a phase lies below the plane of a program of its system at most, eV/atom, at least 0."""
+    k = codes.shape[1]
+    sums, buffers = np.zeros(1 << k, dtype=np.uint64), _buffers(k)
+    worst = 0.0
+    for s in range(len(codes)):
+        buffers, m = _phases(codes[s], sums, buffers, tables)
+        if len(own_ptr):
+            buffers, m = _with(buffers, m, k, own_comps[own_ptr[s] : own_ptr[s + 1]], tables)
+        cols, cost, comp, _ = buffers
+        for p in range(row_ptr[s], row_ptr[s + 1]):
+            for i in range(m):
+                below = -cost[i]
+                for j in range(k):
+                    below += mu[p, j] * cols[j, i]
+                if below > worst and comp[i] != own[p]:
+                    worst = below
+    return worst

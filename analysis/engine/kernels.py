@@ -33,6 +33,11 @@ class Choice:
     compiled = True
 
 
+def is_compiled(codes: Array) -> bool:
+    """Tell whether compiled code serves systems of so many elements, (s, k)."""
+    return Choice.compiled and codes.shape[1] <= ENUMERATED and compiled_is_there()
+
+
 def solve(store: Store, codes: Array, targets: Targets, systems: Array | None = None) -> Mixtures:
     """Return the cheapest mixture of vertices at each target.
 
@@ -42,8 +47,8 @@ def solve(store: Store, codes: Array, targets: Targets, systems: Array | None = 
         targets: The programs, ordered by system.
         systems: The systems, (s,), when all their own compositions are to compete; by default the vertices alone.
     """
-    if Choice.compiled and codes.shape[1] <= ENUMERATED and compiled_is_there():
-        return _solve_compiled(store, codes, targets, systems)
+    if is_compiled(codes):
+        return solve_compiled(store, codes, targets, systems)
     parts = []
     for first in range(0, len(codes), SYSTEMS_AT_ONCE):
         last = first + SYSTEMS_AT_ONCE
@@ -58,21 +63,51 @@ def solve(store: Store, codes: Array, targets: Targets, systems: Array | None = 
     return Mixtures(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("h", "mu", "lam", "basis")))
 
 
-def _solve_compiled(store: Store, codes: Array, targets: Targets, systems: Array | None) -> Mixtures:
+def solve_compiled(
+    store: Store, codes: Array, targets: Targets, systems: Array | None, *, fresh: bool = False
+) -> Mixtures:
+    """Do the same with compiled code.
+
+    Args:
+        store: The store.
+        codes: Element codes of the systems, (s, k).
+        targets: The programs, ordered by system.
+        systems: The systems, when all their own compositions are to compete.
+        fresh: The targets are new compositions: they compete with each other, as far as it matters.
+    """
     from hullworks.analysis.engine import compiled
 
     n, k = targets.x.shape
     result = Mixtures(np.empty(n), np.empty((n, k)), np.empty((n, k)), np.empty((n, k), dtype=np.int32))
-    own_ptr, own_comps = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    if systems is not None:
-        own_comps, place = store.others_of(systems)
-        own_ptr = np.searchsorted(place, np.arange(len(systems) + 1))
-    failed = compiled.solve_systems(
-        codes, np.searchsorted(targets.row, np.arange(len(codes) + 1)), np.ascontiguousarray(targets.x), targets.own,
-        targets.elements, targets.e_elements, own_ptr, own_comps, element_keys(), store.system_table.keys,
-        store.system_table.values, store.systems["vstart"], store.systems["vcount"], store.vertices["comp"],
-        store.comps["off"], store.comps["e"], store.flat["x"], *vars(result).values(),
-    )  # fmt: skip
+    programs = (np.ascontiguousarray(targets.x), targets.own, targets.elements, targets.e_elements)
+    row_ptr = np.searchsorted(targets.row, np.arange(len(codes) + 1))
+    into = (result.h, result.mu, result.lam, result.basis)
+    failed = compiled.solve_systems(codes, row_ptr, programs, *_own(store, systems), _tables(store), into, fresh)
     if failed:
         raise unended(failed)
     return result
+
+
+def undercut_compiled(store: Store, codes: Array, row: Array, own: Array, mu: Array, systems: Array | None) -> float:
+    """Return how far a phase lies below one of some planes at most, eV/atom; the arrays are those of `solve`."""
+    from hullworks.analysis.engine import compiled
+
+    row_ptr = np.searchsorted(row, np.arange(len(codes) + 1))
+    return float(compiled.undercut_by(codes, row_ptr, own, mu, *_own(store, systems), _tables(store)))
+
+
+def _own(store: Store, systems: Array | None) -> tuple[Array, Array]:
+    if systems is None:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int32)
+    comps, place = store.others_of(systems)
+    return np.searchsorted(place, np.arange(len(systems) + 1)), comps.astype(np.int32)
+
+
+def _tables(store: Store) -> tuple[Array, ...]:
+    """Return the arrays in which compiled code looks phases up, in its order."""
+    systems, comps = store.systems, store.comps
+    table = store.system_table
+    return (
+        element_keys(), table.keys, table.values, systems["vstart"], systems["vcount"], store.vertices["comp"],
+        comps["off"], comps["e"], store.flat["x"],
+    )  # fmt: skip

@@ -65,7 +65,8 @@ def composition_keys(codes: Array, steps: Keys, indptr: Array, salt: int) -> Key
 
 def fraction_steps(fractions: Array) -> Keys:
     """Return atomic fractions in steps of `STEPS_OF_A_FRACTION`."""
-    steps: Keys = np.rint(fractions * STEPS_OF_A_FRACTION).astype(np.uint64)
+    # By way of signed integers, for which processors have an instruction.
+    steps: Keys = np.rint(fractions * STEPS_OF_A_FRACTION).astype(np.int64).view(np.uint64)
     return steps
 
 

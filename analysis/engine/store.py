@@ -18,6 +18,7 @@ from hullworks.analysis.engine.keys import (
     fraction_steps,
     spans,
     sums_of_rows,
+    union,
     unique_keys,
 )
 from hullworks.errors import HullError
@@ -320,7 +321,7 @@ class Store:
 
     def set_vertices(self, comps: Array) -> None:
         """Write down the own vertices of all systems of some compositions anew, from the compositions' ``vertex``."""
-        systems = np.unique(self.comps["sys"][comps])
+        systems = union([self.comps["sys"][comps]])
         members, _ = self.members(systems)
         own = members[self.comps["vertex"][members]]
         own = own[np.argsort(self.comps["sys"][own], kind="stable")]

@@ -338,6 +338,48 @@ def test_threads_may_read_while_one_writes() -> None:
     assert hull.verify() < 1e-9
 
 
+def test_the_first_candidate_of_a_new_system_competes_with_all_below() -> None:
+    """LiFeO2 as the first ternary: pymatgen's incremental update calls it stable; LiO and Fe lie 2.25 eV/atom lower."""
+    hull = ConvexHull.from_entries(["Li", "Fe", "O", "LiO"], [0, 0, 0, -5.0])
+    added = int(hull.add(["LiFeO2"], [-0.25]).added[0])
+    assert hull.e_above_hull[added] == pytest.approx(2.25)
+    assert hull.decomposition(added) == [(1, 0.25), (2, 0.25), (3, 0.5)]
+
+
+def test_a_system_inside_a_larger_one_does_not_go_stale() -> None:
+    """Li2O again, lower, after a ternary made its own patch redundant: the old one is 0.5 above, the new one stable."""
+    hull = ConvexHull.from_entries(["Li", "Fe", "O", "LiO"], [0, 0, 0, -1.0])
+    hull.add(["LiFeO2"], [-2.0])
+    lower = int(hull.add(["LiO"], [-1.5]).added[0])
+    assert hull.e_above_hull[[3, lower]].tolist() == [0.5, 0.0]
+
+
+def test_two_entries_of_one_composition_are_two_entries() -> None:
+    """Not both 0, as where phases are told apart by their name; the higher decomposes into the lower."""
+    hull = ConvexHull.from_entries(["Mg", "Si", "Mg2Si", "Mg2Si"], [0, 0, -0.2, -0.15])
+    assert hull.e_above_hull[2:].tolist() == pytest.approx([0, 0.05])
+    assert hull.e_to_hull_of_others(2) == pytest.approx(-0.05)
+    assert hull.e_to_hull_of_others(2, ignore_polymorphs=True) == pytest.approx(-0.2)
+
+
+def test_an_energy_that_is_corrected_upwards_counts() -> None:
+    """Mg2Si rises above MgSi's tie line: its neighbours come back, and nobody keeps what it proved."""
+    hull = ConvexHull.from_entries(["Mg", "Si", "Mg2Si", "Mg3Si"], [0, 0, -0.3, -0.1])
+    assert hull.stable.tolist() == [0, 1, 2]
+    change = hull.update(remove=[2], compositions=["Mg2Si"], energies_per_atom=[-0.05])
+    assert (change.entered.tolist(), change.left.tolist()) == ([3], [2])
+    assert hull.stable.tolist() == [0, 1, 3]
+
+
+def test_a_new_element_begins_with_its_compound() -> None:
+    """A compound of an element that nobody has is incomplete until the element comes."""
+    hull = ConvexHull.from_entries(["Mg", "Si"], [0, 0])
+    change = hull.add(["MgSiGe", "Mg2Ge"], [-0.1, -0.1])
+    assert (hull.missing_elements, change.entered.tolist()) == (("Ge",), [])
+    assert hull.add(["Ge"], [-4.0]).entered.tolist() == [4]
+    assert hull.e_above_hull[[2, 3]].tolist() == pytest.approx([-0.1 + 4 / 3, -0.1 + 4 / 3])
+
+
 @pytest.mark.skipif(not PUBLISHED.exists(), reason="the published formation energies are not on this machine")
 def test_published_systems_agree_with_pymatgen() -> None:
     """For systems of 3 to 5 elements with real formation energies, this hull is that of pymatgen."""
