@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hullworks.analysis.engine.keys import Array
     from hullworks.analysis.engine.store import Store
 
-SYSTEMS_AT_ONCE: Final = 1 << 12
+SYSTEMS_AT_ONCE: Final = 1 << 13
 """Systems whose competing phases are gathered at once: what the cache holds."""
 
 

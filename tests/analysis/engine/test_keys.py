@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +22,8 @@ from hullworks.analysis.engine.keys import (
 from hullworks.analysis.engine.store import Rows, Store
 
 if TYPE_CHECKING:
+    import pytest
+
     from hullworks.analysis.engine.keys import Array, Keys
 
 keys_of_any_kind = st.one_of(st.integers(0, 40), st.integers(0, 2**64 - 1))
