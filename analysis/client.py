@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from hullworks.analysis.events import published
+from hullworks.analysis.history import HistoryStep, HullDiff, diff, history
 from hullworks.analysis.hull_points import EntryText, HullPoints
-from hullworks.analysis.hull_view import HullView, load_view, missing_references
-from hullworks.analysis.stability import last_sequence
-from hullworks.analysis.verdicts import judge
+from hullworks.analysis.hull_view import HullView, load_view
+from hullworks.analysis.published import candidate_rows, verdict_on, verdict_row, verdicts_of_level
+from hullworks.analysis.resident import Residents
 from hullworks.database import connect as connect_documents
-from hullworks.documents import Candidate, HullEvent, Level, StoredVerdict
+from hullworks.documents import Candidate, Level
 from hullworks.errors import HullError, InputError
 from hullworks.levels import resolve_level
 from hullworks.settings import Settings, load_settings
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
     from pymatgen.analysis.phase_diagram import PhaseDiagram
+    from pymatgen.core import Composition
 
     from hullworks.analysis.convex_hull import ConvexHull
     from hullworks.analysis.verdicts import VerdictResult
@@ -53,10 +57,15 @@ def connect(uri: str | None = None, *, project: str | Path | None = None, read_o
 
 
 class StabilityDB:
-    """The stability database of a project; the documents must be connected."""
+    """The stability database of a project; the documents must be connected.
+
+    It only reads. Every answer is of one published hull version, and names it.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._hulls = Residents()
+        self._catching_up = threading.Lock()
 
     def levels(self) -> list[str]:
         """Return the keys of the levels of theory."""
@@ -68,7 +77,7 @@ class StabilityDB:
         Args:
             chemsys: Elements joined by hyphens, in any order.
             level: Key or readable name of the level; by default the project's.
-            as_of: Number of the hull event to go back to; by default the present.
+            as_of: Number of the hull event to go back to; by default the published version.
 
         Raises:
             LevelError: The level is unknown or its name ambiguous.
@@ -76,39 +85,79 @@ class StabilityDB:
             HullError: There is no such event.
         """
         key = self._level(level)
-        newest = last_sequence(key)
+        newest = published(key)
         if as_of is not None and as_of > newest:
             raise HullError(f"there is no event {as_of}, the newest is {newest}", key)
-        return Hull(load_view(key, _elements(chemsys), as_of=as_of), is_present=as_of is None or as_of == newest)
+        asked = newest if as_of is None else as_of
+        return Hull(load_view(key, _elements(chemsys), as_of=asked), is_present=asked == newest)
 
     def e_above_hull(
-        self, compositions: Sequence[str], energies_per_atom: npt.ArrayLike, *, level: str | None = None
+        self, compositions: Sequence[str | Composition], energies_per_atom: npt.ArrayLike, *, level: str | None = None
     ) -> npt.NDArray[np.float64]:
         """Return signed distances from the hull of any compositions, float64, (m,), in eV/atom; negative is below.
 
+        The first call loads the whole level, seconds for 100,000 entries; later ones only what has changed since.
+
         Args:
-            compositions: m formulas.
+            compositions: m formulas or pymatgen Compositions.
             energies_per_atom: Shape (m,), total energies in eV/atom of exactly this level of theory.
             level: Key or readable name of the level; by default the project's.
 
         Returns:
             NaN where an elemental reference is missing.
-        """
-        from pymatgen.core import Composition
 
-        elements = {str(element) for formula in compositions for element in Composition(formula).elements}
-        return load_view(self._level(level), elements).hull.query(list(compositions), energies_per_atom)
+        Raises:
+            LevelError: The level is unknown or its name ambiguous.
+            HullError: A composition cannot be read, or an energy is not finite.
+        """
+        return self.engine(level).query(compositions, energies_per_atom)
+
+    def engine(self, level: str | None = None) -> ConvexHull:
+        """Return the hull engine over all entries of a level, total energies in eV/atom; not to be changed.
+
+        Args:
+            level: Key or readable name of the level; by default the project's.
+
+        Raises:
+            LevelError: The level is unknown or its name ambiguous.
+        """
+        key = self._level(level)
+        with self._catching_up:
+            hull = self._hulls.take(key, published(key))
+            self._hulls.give_back(hull)
+        return hull.engine
 
     def candidates(self, batch: str | None = None) -> pd.DataFrame:
-        """Return candidates with state, prediction and verdict, one row each."""
+        """Return candidates with state, prediction and verdict, one row each; energies in eV/atom."""
         import pandas as pd
 
-        found = list(Candidate.objects(**({"batch": batch} if batch else {})).order_by("rank", "source_row"))
-        verdicts = {verdict.candidate_id: verdict for verdict in StoredVerdict.objects}
-        return pd.DataFrame([_candidate_record(candidate, verdicts) for candidate in found])
+        found = Candidate.objects(**({"batch": batch} if batch else {})).order_by("rank", "source_row")
+        return pd.DataFrame(candidate_rows(found.exclude("structure", "history")))
 
-    def verdict(self, candidate_id: str) -> StoredVerdict | None:
+    def stable(self, level: str | None = None, chemsys: str | None = None) -> pd.DataFrame:
+        """Return the stable entries of a level, one row each; energies in eV/atom.
+
+        Args:
+            level: Key or readable name of the level; by default the project's.
+            chemsys: Only entries within this chemical system.
+
+        Raises:
+            LevelError: The level is unknown or its name ambiguous.
+            InputError: The chemical system cannot be read.
+        """
+        import pandas as pd
+
+        key = self._level(level)
+        version, system = published(key), "-".join(_elements(chemsys)) if chemsys else None
+        found = verdicts_of_level(key, version, chemsys=system, kind="stable")
+        rows = [{"entry_id": each["entry_id"], "chemsys": each["chemsys"], **verdict_row(each)} for each in found]
+        return pd.DataFrame(rows).assign(read_at=version) if rows else pd.DataFrame()
+
+    def verdict(self, candidate_id: str) -> dict[str, Any] | None:
         """Return the present verdict on a candidate, of its twin for a duplicate; None while it has none.
+
+        It names its level, the hull version that made it (``hull_version``), the one that it is read at, its flags, and
+        what it is made of; energies in eV/atom.
 
         Raises:
             InputError: There is no such candidate.
@@ -116,15 +165,31 @@ class StabilityDB:
         candidate = Candidate.objects(candidate_id=candidate_id).first()
         if candidate is None:
             raise InputError("there is no such candidate", candidate_id)
-        found: StoredVerdict | None = StoredVerdict.objects(
-            candidate_id=candidate.duplicate_of or candidate.candidate_id
-        ).first()
-        return found
+        found = verdict_on(candidate)
+        return None if found is None else {"entry_id": found["entry_id"], **verdict_row(found)}
 
-    def history(self, entry_id: str) -> list[HullEvent]:
-        """Return the hull events that concern an entry, oldest first."""
-        events = HullEvent.objects.order_by("level_key", "sequence")
-        return [e for e in events if entry_id in {e.entry_id, *e.entered, *e.left, *e.moved}]
+    def history(self, entry_id: str) -> list[HistoryStep]:
+        """Return all that happened to an entry on its level's hull, oldest first.
+
+        Raises:
+            InputError: No hull knows the entry.
+        """
+        return history(entry_id)
+
+    def diff(self, start: int, end: int | None = None, *, level: str | None = None) -> HullDiff:
+        """Compare what two hull versions of a level say.
+
+        Args:
+            start: The one version.
+            end: The other; by default the published one.
+            level: Key or readable name of the level; by default the project's.
+
+        Raises:
+            LevelError: The level is unknown or its name ambiguous.
+            HullError: There is no such version.
+        """
+        key = self._level(level)
+        return diff(key, start, published(key) if end is None else end)
 
     def _level(self, level: str | None) -> str:
         return resolve_level(level or self.settings.level, self.levels())
@@ -168,17 +233,8 @@ class Hull:
         return self.view.hull
 
     def verdicts(self) -> list[VerdictResult]:
-        """Judge every entry by this very hull; in the order of the entries.
-
-        A verdict on an entry of a subsystem names the references that are missing in its own system only.
-        """
-        owed = missing_references(self.level_key) if self.is_present else {}
-        results = []
-        for i, entry in enumerate(self.view.entries):
-            own = set(entry.chemsys.split("-"))
-            lacking = sorted(name for name, system in owed.items() if set(system.split("-")) <= own)
-            results.append(judge(self.view.judgement_input(i, lacking)))
-        return results
+        """Judge every entry by this very hull; in the order of the entries."""
+        return self.view.verdicts()
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the entries with their numbers as plain rows; energies in eV/atom."""
@@ -270,24 +326,6 @@ def _row(view: HullView, i: int, verdict: VerdictResult) -> dict[str, Any]:
         "decomposition": [f"{part.fraction:.3f} {part.formula}" for part in verdict.decomposition],
         "missing": list(verdict.missing),
         "flags": [flag.value for flag in verdict.flags],
-    }
-
-
-def _candidate_record(candidate: Candidate, verdicts: dict[str, StoredVerdict]) -> dict[str, Any]:
-    verdict = verdicts.get(candidate.duplicate_of or candidate.candidate_id)
-    prediction = candidate.prediction
-    return {
-        "candidate_id": candidate.candidate_id,
-        "batch": candidate.batch,
-        "name": candidate.name,
-        "reduced_formula": candidate.reduced_formula,
-        "state": candidate.state.value,
-        "predicted_e_above_hull": prediction.e_above_hull_eV_per_atom if prediction else None,
-        "verdict": verdict.kind if verdict else None,
-        "e_above_hull": verdict.e_above_hull_eV_per_atom if verdict else None,
-        "level": candidate.level_key,
-        "hull_version": verdict.hull_sequence if verdict else None,
-        "flags": list(verdict.flags) if verdict else [],
     }
 
 

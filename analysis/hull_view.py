@@ -1,30 +1,31 @@
-"""An immutable view of one chemical system at one level of theory and one hull version."""
+"""An immutable view of one chemical system at one level of theory, as of one hull event."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hullworks.analysis.convex_hull import ConvexHull
-from hullworks.analysis.verdicts import JudgementInput, hull_numbers
-from hullworks.documents import Candidate, Entry, StoredVerdict
+from hullworks.analysis.events import Fold, fold_events, published, read_events
+from hullworks.analysis.resident import LevelHull
+from hullworks.documents import Candidate, Entry
+from hullworks.errors import LevelError
 from hullworks.levels import require_one_level
 from hullworks.states import CandidateState, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping
 
-MAX_ENUMERATED_ELEMENTS = 12
-"""Up to it the subsystems of a system are listed for the index; beyond, the database filters by element."""
+    from hullworks.analysis.convex_hull import ConvexHull
+    from hullworks.analysis.events import Event
+    from hullworks.analysis.verdicts import VerdictResult
 
 
 @dataclass(frozen=True)
 class EntryRow:
-    """What a hull needs to know of an entry; energies in eV/atom."""
+    """What a reader of a hull needs to know of an entry; energies in eV/atom."""
 
     entry_id: str
     candidate_id: str
@@ -40,41 +41,62 @@ class EntryRow:
     energy_eV_per_atom: float
     convergence_error_eV_per_atom: float | None
     flags: tuple[str, ...]
-    results: dict[str, Any]
-    provenance: dict[str, Any]
+    results: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, entry: Entry) -> EntryRow:
-        """Return the row of a stored entry."""
-        plain = {name: getattr(entry, name) for name in cls.__dataclass_fields__}
+    def of(cls, event: Event, details: Mapping[str, Any]) -> EntryRow:
+        """Return the row of an entry: what its hull event says, and what its document adds.
+
+        Args:
+            event: The event that says what the entry is.
+            details: The entry's document; results and provenance are taken from it.
+        """
+        subject = event["subject"]
         return cls(
-            **{
-                **plain,
-                "composition": dict(entry.composition),
-                "flags": tuple(entry.flags),
-                "results": dict(entry.results),
-                "provenance": dict(entry.provenance),
-            }
+            entry_id=event["entry_id"],
+            candidate_id=subject["candidate_id"],
+            calculation_id=details.get("calculation_id", ""),
+            level_key=event["level_key"],
+            name=subject["name"] or subject["formula"],
+            role=Role(subject["role"]),
+            formula=details.get("formula", subject["formula"]),
+            reduced_formula=subject["formula"],
+            chemsys=event["chemsys"],
+            composition=dict(subject["composition"]),
+            n_atoms=subject["n_atoms"],
+            energy_eV_per_atom=subject["energy_eV_per_atom"],
+            convergence_error_eV_per_atom=subject["error_bar_eV"],
+            flags=tuple(subject["flags"]),
+            results=dict(details.get("results") or {}),
+            provenance=dict(details.get("provenance") or {}),
         )
 
 
 @dataclass(frozen=True, eq=False)
 class HullView:
-    """One chemical system at one level, as of one hull version.
+    """One chemical system at one level, as of one hull event.
 
     Attributes:
         level_key: The level of theory; every entry is of it.
         elements: The chemical system, sorted.
         sequence: Number of the newest hull event that is contained.
         entries: The entries within the system, in the order of their events.
+        fold: What the events of the system amount to.
+
+    Raises:
+        LevelError: An entry is of another level.
     """
 
     level_key: str
     elements: tuple[str, ...]
     sequence: int
     entries: tuple[EntryRow, ...]
+    fold: Fold
 
     def __post_init__(self) -> None:
+        if self.fold.level_key != self.level_key:
+            raise LevelError(f"its events are of {self.fold.level_key}", self.level_key)
         if self.entries:
             require_one_level({self.level_key, *(entry.level_key for entry in self.entries)}, "-".join(self.elements))
 
@@ -89,55 +111,43 @@ class HullView:
         return [entry.entry_id for entry in self.entries]
 
     @cached_property
+    def level_hull(self) -> LevelHull:
+        """The hull of the system with all that its verdicts depend on."""
+        return LevelHull(self.fold)
+
+    @property
     def hull(self) -> ConvexHull:
         """The hull engine over the entries, total energies in eV/atom."""
-        energies = np.array([entry.energy_eV_per_atom for entry in self.entries], dtype=np.float64)
-        return ConvexHull.from_entries([entry.reduced_formula for entry in self.entries], energies)
+        return self.level_hull.engine
 
-    def judgement_input(self, i: int, missing_references: Sequence[str]) -> JudgementInput:
-        """Return all that the verdict on entry ``i`` depends on.
+    def verdicts(self) -> list[VerdictResult]:
+        """Judge every entry by this very hull; in the order of the entries.
 
-        Args:
-            i: Index of the entry.
-            missing_references: Declared references of the system that have no entry.
+        A verdict on an entry of a subsystem names the references that are missing in its own system only.
         """
-        entry = self.entries[i]
-        lacking = set(self.hull.missing_elements) & set(entry.composition)
-        return JudgementInput(
-            level_key=self.level_key,
-            hull_version=self.version,
-            **hull_numbers(self.hull, i, self.ids, [row.reduced_formula for row in self.entries]),
-            missing=(*sorted(lacking), *missing_references),
-            role=entry.role,
-            error_bar_eV=entry.convergence_error_eV_per_atom,
-            volume_change=entry.results.get("volume_change"),
-            energy_drift_eV=entry.results.get("energy_drift_eV_per_atom"),
-            flags=entry.flags,
-        )
+        if not self.entries:
+            return []
+        indices = np.arange(len(self.entries))
+        return list(self.level_hull.judge(indices, self.hull.numbers(indices)))
 
 
 def load_view(level_key: str, elements: Iterable[str], *, as_of: int | None = None) -> HullView:
-    """Load the entries of a chemical system and all its subsystems.
+    """Load a chemical system and all its subsystems from the hull events.
 
     Args:
         level_key: Key of the level of theory.
         elements: The chemical system.
-        as_of: Number of the hull event to go back to; by default the present.
+        as_of: Number of the hull event to go back to; by default the published version.
     """
     system = tuple(sorted(set(elements)))
-    committed = {"hull_sequence__lte": as_of} if as_of is not None else {"hull_sequence__ne": None}
-    query = Entry.objects(level_key=level_key, valid=True, retracted=False, **_within(system), **committed)
-    rows = tuple(EntryRow.of(entry) for entry in query.order_by("hull_sequence"))
-    newest = Entry.objects(level_key=level_key, **committed).order_by("-hull_sequence").only("hull_sequence").first()
-    return HullView(level_key, system, newest.hull_sequence if newest else 0, rows)
-
-
-def _within(system: Sequence[str]) -> dict[str, Any]:
-    """Return the query for entries whose elements all lie in ``system``."""
-    if len(system) <= MAX_ENUMERATED_ELEMENTS:
-        parts = [p for size in range(1, len(system) + 1) for p in combinations(system, size)]
-        return {"chemsys__in": ["-".join(part) for part in parts]}
-    return {"__raw__": {"elements": {"$not": {"$elemMatch": {"$nin": list(system)}}}}}
+    sequence = published(level_key) if as_of is None else as_of
+    fold = fold_events(level_key, read_events(level_key, 0, sequence, within=system))
+    fold.version = sequence
+    fields = {"calculation_id": 1, "formula": 1, "results": 1, "provenance": 1}
+    found = Entry.collection().find({"_id": {"$in": list(fold.entries)}}, fields)
+    details = {doc["_id"]: doc for doc in found}
+    rows = tuple(EntryRow.of(event, details.get(name, {})) for name, event in fold.entries.items())
+    return HullView(level_key, system, sequence, rows, fold)
 
 
 _OWED = (
@@ -152,16 +162,11 @@ _OWED = (
 
 def missing_references(level_key: str) -> dict[str, str]:
     """Return the declared references of a level that have no entry: {what a verdict names: chemical system}."""
-    owed = Candidate.objects(level_key=level_key, role=Role.REFERENCE, state__in=_OWED)
-    fields = owed.only("candidate_id", "name", "reduced_formula", "chemsys", "state")
-    return {_named(candidate): candidate.chemsys for candidate in fields}
+    query = {"level_key": level_key, "role": Role.REFERENCE.value, "state": {"$in": [s.value for s in _OWED]}}
+    fields = {"name": 1, "reduced_formula": 1, "chemsys": 1, "state": 1}
+    return {_named(doc): doc["chemsys"] for doc in Candidate.collection().find(query, fields)}
 
 
-def _named(candidate: Candidate) -> str:
-    failed = ", failed" if candidate.state is CandidateState.FAILED else ""
-    return f"{candidate.name or candidate.reduced_formula} ({candidate.candidate_id}{failed})"
-
-
-def stored_verdicts(view: HullView) -> dict[str, StoredVerdict]:
-    """Return the present verdicts of a view's entries by entry id."""
-    return {verdict.entry_id: verdict for verdict in StoredVerdict.objects(entry_id__in=view.ids)}
+def _named(candidate: Mapping[str, Any]) -> str:
+    failed = ", failed" if candidate["state"] == CandidateState.FAILED.value else ""
+    return f"{candidate.get('name') or candidate.get('reduced_formula')} ({candidate['_id']}{failed})"

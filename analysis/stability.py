@@ -1,44 +1,77 @@
-"""The stability database's writer: entries become hull events, and events become verdicts; one writer at a time.
+"""The stability database's writer: entries become hull events, events become verdicts; one writer at a time.
 
-Everything here can be killed at any line. An event is the commitment: unique per entry, numbered without gaps. What is
-derived from events (an entry's number, verdicts, the state of a candidate) is written afterwards and caught up by the
-next update.
+An event is the commitment: unique, numbered without gaps, never changed. All else is derived from the events, in steps
+that can be repeated; a writer killed at any line is completed by the next one.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-from mongoengine.errors import NotUniqueError
+from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError
 
-from hullworks.analysis.hull_view import HullView, load_view, missing_references
-from hullworks.analysis.verdicts import judge
-from hullworks.documents import Candidate, Entry, HullEvent, Level, StoredVerdict, now
-from hullworks.errors import StateError
+from hullworks.analysis.bulk import without_collector
+from hullworks.analysis.events import (
+    ADDED,
+    ENTRY_FIELDS,
+    RECORRECTED,
+    RETRACTED,
+    append_events,
+    entry_event,
+    last_sequence,
+    published,
+    reference_events,
+    rules_events,
+)
+from hullworks.analysis.hull_view import missing_references
+from hullworks.analysis.publication import CHUNK, DUPLICATE, publish_pending, read_level
+from hullworks.analysis.published import verdicts_of_candidates
+from hullworks.analysis.resident import WRITERS
+from hullworks.analysis.verdicts import load_thresholds
+from hullworks.documents import Candidate, Entry, HullEvent, Level, Reason
+from hullworks.errors import HullError, InputError, StateError
 from hullworks.leases import lease
-from hullworks.states import CandidateState
+from hullworks.states import CandidateState, Cause
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from hullworks.analysis.verdicts import VerdictResult
+    from hullworks.analysis.events import Event, Fold
+    from hullworks.leases import Hold
+
+__all__ = ["is_halted", "last_sequence", "published", "recorrect", "retract", "update_all", "update_level"]
 
 LEASE_S: Final = 60.0
-MOVED_THRESHOLD_eV: Final = 1e-6
-"""Changes of an energy above hull below it are round-off and are not recorded, eV/atom."""
-MOVED_LIMIT: Final = 200
-"""Largest moves that one event lists; the others follow from rebuilding the hull."""
+"""A step of a publication takes seconds; a killed writer holds up the next for so long."""
+MAX_EVENTS: Final = 250_000
+"""Events of one version: enough for a whole database at once, and few enough for a machine's memory."""
+
+_BY_HEARD: Final = [("level_key", 1), ("valid", 1), ("hull_sequence", 1)]
+"""The index of pending entries; others begin with the level, too, and would be walked through to their end."""
 
 
 def update_all() -> Counter[str]:
-    """Bring every level's hull and verdicts up to date; return how many of what were done."""
+    """Bring every level's hull and verdicts up to date; return how many of what were done.
+
+    A level that an audit has halted is counted as ``halted`` and left alone; it says why, and the others go on.
+    """
     done: Counter[str] = Counter()
-    for level in Level.objects.only("key"):
-        done += update_level(level.key)
+    for key in sorted(Level.collection().distinct("_id")):
+        try:
+            done += update_level(key)
+        except HullError:
+            if not is_halted(key):
+                raise
+            done["halted"] += 1
     return done
+
+
+def is_halted(level_key: str) -> bool:
+    """Tell whether an audit has stopped all publication for a level."""
+    return bool((Level.collection().find_one({"_id": level_key}, {"halted": 1}) or {}).get("halted"))
 
 
 def update_level(level_key: str) -> Counter[str]:
@@ -48,137 +81,246 @@ def update_level(level_key: str) -> Counter[str]:
         level_key: Key of the level of theory.
 
     Returns:
-        Number of events appended, verdicts made and candidates verified.
+        Number of events appended, versions published, verdicts made, entries refused and candidates verified.
+
+    Raises:
+        HullError: An audit found a wrong number; nothing more is published at this level, and it says why.
+        LevelError: There is no such level.
     """
     done: Counter[str] = Counter()
-    with lease(f"stability:{level_key}", LEASE_S) as held:
-        if not held:
-            return done
-        pending = Entry.objects(level_key=level_key, valid=True, retracted=False, hull_sequence=None)
-        for entry in pending.order_by("landed_at", "entry_id"):
-            done["events"] += _append_event(entry)
-        done += _renew_verdicts(level_key)
-        done["verified"] += _verify_candidates(level_key)
-    return +done
+    while True:
+        with lease(f"stability:{level_key}", LEASE_S) as hold:
+            if not hold:
+                return +done
+            try:
+                with without_collector():
+                    done += _update(level_key, hold)
+            except StateError:
+                # Another process took over in the middle. What was written here is what it writes, too.
+                return +done
+        # Whoever came meanwhile went away, trusting the holder of the lease.
+        if Entry.collection().find_one(_pending(level_key), {"_id": 1}, hint=_BY_HEARD) is None:
+            return +done
 
 
-def last_sequence(level_key: str) -> int:
-    """Return the number of the newest event of a level; 0 when there is none."""
-    newest = HullEvent.objects(level_key=level_key).order_by("-sequence").only("sequence").first()
-    return int(newest.sequence) if newest else 0
+def retract(entry_id: str, reason: str) -> Counter[str]:
+    """Take an entry back: all that it moved moves back, and its candidate has failed.
+
+    Args:
+        entry_id: The entry; retracting it again changes nothing.
+        reason: Why, for the history.
+
+    Returns:
+        What the update did.
+
+    Raises:
+        InputError: There is no such entry, or no reason.
+    """
+    entry = _entry(entry_id, reason)
+    change = {"retracted": True, "retraction": reason, "hull_sequence": None}
+    Entry.collection().update_one({"_id": entry_id, "retracted": {"$ne": True}}, {"$set": change})
+    return update_level(entry["level_key"])
 
 
-def _append_event(entry: Entry) -> int:
-    """Commit an entry to its level's hull; return 1 if it was not committed before."""
-    known = HullEvent.objects(level_key=entry.level_key, kind="entry_added", entry_id=entry.entry_id).first()
-    event = known or _describe(entry)
-    if known is None:
-        try:
-            event.save(force_insert=True)
-        except NotUniqueError:
-            return 0  # a writer whose lease ran out was faster; the next update sees its event
-    Entry.objects(entry_id=entry.entry_id).update_one(set__hull_sequence=event.sequence)
-    return int(known is None)
+def recorrect(entry_id: str, energy: float, parts: Mapping[str, float], reason: str) -> Counter[str]:
+    """Give an entry another corrected energy, higher or lower.
 
+    Args:
+        entry_id: The entry.
+        energy: The corrected energy in eV/atom.
+        parts: The correction's parts in eV/atom by name.
+        reason: Why, for the history.
 
-def _describe(entry: Entry) -> HullEvent:
-    """Work out what an entry changes: who enters the hull, who leaves it, and how far others move."""
-    elements = sorted({e for s in _systems_above(entry.level_key, [entry.elements]) for e in s} | set(entry.elements))
-    view = load_view(entry.level_key, elements)
-    change = view.hull.add([entry.reduced_formula], np.array([entry.energy_eV_per_atom]))
-    ids = [*view.ids, entry.entry_id]
-    shift = change.e_above_hull_after - change.e_above_hull_before
-    moves = {ids[i]: float(d) for i, d in zip(change.affected, shift, strict=True) if abs(d) > MOVED_THRESHOLD_eV}
-    largest = sorted(moves, key=lambda entry_id: -abs(moves[entry_id]))[:MOVED_LIMIT]
-    return HullEvent(
-        level_key=entry.level_key,
-        sequence=last_sequence(entry.level_key) + 1,
-        kind="entry_added",
-        entry_id=entry.entry_id,
-        chemsys=entry.chemsys,
-        entered=[ids[i] for i in change.entered],
-        left=[ids[i] for i in change.left],
-        moved={entry_id: moves[entry_id] for entry_id in largest},
-        libraries={"hullworks": version("hullworks"), "numpy": version("numpy"), "pymatgen": version("pymatgen")},
+    Returns:
+        What the update did.
+
+    Raises:
+        InputError: There is no such entry or no reason, it was retracted, or the energy is no energy of a solid.
+    """
+    entry = _entry(entry_id, reason)
+    if problem := _energy_problem(energy):
+        raise InputError(problem, entry_id)
+    change: dict[str, Any] = {"energy_eV_per_atom": float(energy), "correction_parts_eV_per_atom": dict(parts)}
+    change |= {"recorrection": reason, "hull_sequence": None}
+    made = Entry.collection().update_one(
+        {"_id": entry_id, "retracted": {"$ne": True}},
+        {"$set": change, "$inc": {"recorrections": 1}, "$unset": {"refused": ""}},
     )
+    if not made.matched_count:
+        raise InputError("a retracted entry has no energy to correct", entry_id)
+    return update_level(entry["level_key"])
 
 
-def _renew_verdicts(level_key: str) -> Counter[str]:
-    """Judge again what newer events, or references that came or went, may have changed."""
-    level = Level.objects.get(key=level_key)
-    newest = last_sequence(level_key)
-    missing = missing_references(level_key)
-    events = HullEvent.objects(level_key=level_key, sequence__gt=level.verdicts_sequence).only("chemsys")
-    changed = {event.chemsys for event in events}
-    changed |= {system for _, system in _pairs(level) ^ set(missing.items())}
+def _entry(entry_id: str, reason: str) -> dict[str, Any]:
+    if not reason.strip():
+        raise InputError("a reason is needed, for the history", entry_id)
+    entry = Entry.collection().find_one({"_id": entry_id}, {"level_key": 1})
+    if entry is None:
+        raise InputError("there is no such entry", entry_id, "`hullworks hull CHEMSYS` lists entries with their ids.")
+    return entry
+
+
+def _update(level_key: str, hold: Hold) -> Counter[str]:
+    """Publish what is pending, append what is new, and so on until nothing is left."""
     done: Counter[str] = Counter()
-    for system in _systems_above(level_key, [chemsys.split("-") for chemsys in changed]):
-        done["verdicts"] += _judge_system(level_key, system, newest, missing)
-    if changed or newest != level.verdicts_sequence:
-        Level.objects(key=level_key).update_one(
-            set__verdicts_sequence=newest, set__missing_references=[list(item) for item in missing.items()]
-        )
+    previous = int(read_level(level_key).get("published") or 0)
+    hull = WRITERS.take(level_key, previous)
+    while True:
+        hull, made = publish_pending(hull, hold)
+        done += made
+        fold = hull.fold
+        entries = _pending_entries(level_key)
+        _fail_candidates(entries)  # before the references are looked at, of which one may be missing from now on
+        _mark_heard(fold, entries)
+        drafts, refused = _drafts(fold, entries)
+        done["refused"] += _refuse(refused)
+        if drafts or fold.entries:  # a level without entries has no hull to speak of
+            context = rules_events(fold) + reference_events(fold, missing_references(level_key))
+            drafts = context + drafts
+        if not drafts:
+            break
+        hold.keep()
+        done += _append(level_key, fold.version, drafts)
+    WRITERS.give_back(hull)
+    done["verified"] += _verify_candidates(level_key)
     return done
 
 
-def _systems_above(level_key: str, systems: Iterable[Iterable[str]]) -> list[tuple[str, ...]]:
-    """Return the chemical systems of a level's entries that contain one of ``systems``."""
-    wanted = [frozenset(system) for system in systems]
-    if not wanted:
-        return []
-    present = {tuple(chemsys.split("-")) for chemsys in Entry.objects(level_key=level_key).distinct("chemsys")}
-    return sorted(system for system in present if any(inner <= set(system) for inner in wanted))
+def _pending_entries(level_key: str) -> list[dict[str, Any]]:
+    """Return the entries that the hull has not heard of in their present form.
+
+    In the order in which they lie in the database: noting something at each of many is five times as fast in it.
+    """
+    fields = dict.fromkeys([*ENTRY_FIELDS, "landed_at"], 1)
+    return list(Entry.collection().find(_pending(level_key), fields).hint(_BY_HEARD).limit(MAX_EVENTS))
 
 
-def _judge_system(level_key: str, system: tuple[str, ...], sequence: int, missing: dict[str, str]) -> int:
-    """Judge the entries that lie in the interior of one chemical system; return how many."""
-    view = load_view(level_key, system)
-    lacking = sorted(name for name, chemsys in missing.items() if set(chemsys.split("-")) <= set(system))
-    own = [i for i, entry in enumerate(view.entries) if entry.chemsys == "-".join(system)]
-    for i in own:
-        _store(view, i, judge(view.judgement_input(i, missing_references=lacking)), sequence)
-    return len(own)
+def _pending(level_key: str) -> dict[str, Any]:
+    return {"level_key": level_key, "valid": True, "hull_sequence": None, "refused": None}
 
 
-def _store(view: HullView, i: int, verdict: VerdictResult, sequence: int) -> None:
-    entry = view.entries[i]
-    StoredVerdict(
-        entry_id=entry.entry_id,
-        candidate_id=entry.candidate_id,
-        level_key=view.level_key,
-        chemsys=entry.chemsys,
-        hull_sequence=sequence,
-        kind=verdict.kind.value,
-        e_above_hull_eV_per_atom=verdict.e_above_hull_eV,
-        formation_energy_eV_per_atom=verdict.formation_energy_eV,
-        e_below_others_eV_per_atom=verdict.e_to_hull_of_others_eV,
-        decomposition=[
-            {"entry_id": part.entry_id, "formula": part.formula, "fraction": part.fraction}
-            for part in verdict.decomposition
-        ],
-        missing=list(verdict.missing),
-        flags=[flag.value for flag in verdict.flags],
-        made_at=now(),
-    ).save()
+def _drafts(fold: Fold, entries: Iterable[dict[str, Any]]) -> tuple[list[Event], dict[str, str]]:
+    """Return the events that pending entries make, in the order of landing; and why others are refused, by entry id."""
+    drafts: list[Event] = []
+    refused: dict[str, str] = {}
+    for entry in sorted(entries, key=lambda entry: (entry["landed_at"], entry["_id"])):
+        kind = _kind(fold, entry)
+        if kind is None:
+            continue
+        if problem := _problem(entry, kind):
+            refused[entry["_id"]] = problem
+        else:
+            drafts.append(entry_event(entry, kind))
+    return drafts, refused
+
+
+def _kind(fold: Fold, entry: Mapping[str, Any]) -> str | None:
+    """Return which event a pending entry makes; None when the hull knows it as it is."""
+    known = fold.entries.get(entry["_id"])
+    if entry.get("retracted"):
+        return RETRACTED if known else None
+    if known is None:
+        return ADDED
+    heard: int = known["subject"]["recorrections"]
+    return RECORRECTED if (entry.get("recorrections") or 0) > heard else None
+
+
+def _problem(entry: Mapping[str, Any], kind: str) -> str:
+    """Return why an entry must not enter the hull; empty when it may."""
+    amounts = entry.get("composition") or {}
+    if kind == RETRACTED:
+        return ""
+    if not amounts or not all(math.isfinite(n) and n > 0 for n in amounts.values()):
+        return f"{amounts} is no composition"
+    if "-".join(sorted(amounts)) != entry["chemsys"]:
+        return f"its composition {amounts} is not of the system {entry['chemsys']}"
+    return _energy_problem(entry["energy_eV_per_atom"])
+
+
+def _energy_problem(energy: float) -> str:
+    low, high = load_thresholds().energy_bounds_eV
+    return "" if low <= energy <= high else f"{energy} eV/atom is no energy of a solid"
+
+
+def _refuse(refused: Mapping[str, str]) -> int:
+    """Mark entries that the hull does not take; return how many."""
+    text = "Correct its energy, or retract it."
+    marks = [
+        UpdateOne({"_id": name}, {"$set": {"refused": {"code": "refused", "text": why, "next_step": text}}})
+        for name, why in refused.items()
+    ]
+    return int(Entry.collection().bulk_write(marks, ordered=False).matched_count) if marks else 0
+
+
+def _append(level_key: str, after: int, drafts: list[Event]) -> Counter[str]:
+    """Append events; return how many, and how many entries the database itself refused."""
+    try:
+        append_events(level_key, after, drafts)
+    except BulkWriteError as error:
+        (failed,) = error.details["writeErrors"]
+        if failed["code"] != DUPLICATE:
+            raise
+        if "sequence" in failed["keyPattern"] and "level_key" in failed["keyPattern"]:
+            raise StateError("another process appends events", level_key, "It does the work.") from None
+        _refuse_foreign(level_key, drafts[failed["index"]])
+        return Counter(events=int(error.details["nInserted"]), refused=1)
+    return Counter(events=len(drafts))
+
+
+def _refuse_foreign(level_key: str, draft: Event) -> None:
+    """Refuse an entry that another level's hull has: an entry belongs to one level.
+
+    Raises:
+        HullError: It is this level's own, which cannot be while events have no gaps.
+    """
+    there = HullEvent.collection().find_one({"entry_id": draft["entry_id"], "kind": ADDED}, {"level_key": 1})
+    if there is None or there["level_key"] == level_key:
+        raise HullError(f"the event {draft['token']} is there already", level_key, "Run: hullworks audit")
+    _refuse({draft["entry_id"]: f"it is on the hull of {there['level_key']}, and an entry belongs to one level"})
+
+
+def _mark_heard(fold: Fold, entries: Iterable[Mapping[str, Any]]) -> None:
+    """Note at pending entries that the hull contains them, unless they have changed again meanwhile."""
+    heard = [entry for entry in entries if _kind(fold, entry) is None]
+    for (recorrections, retracted), alike in _by_state(heard).items():
+        for start in range(0, len(alike), CHUNK):
+            unchanged = {"recorrections": recorrections, "retracted": retracted}
+            Entry.collection().update_many(
+                {"_id": {"$in": alike[start : start + CHUNK]}, **unchanged}, {"$set": {"hull_sequence": fold.version}}
+            )
+
+
+def _by_state(entries: Iterable[Mapping[str, Any]]) -> dict[tuple[Any, Any], list[str]]:
+    """Return entry ids by what may have changed of them."""
+    found: dict[tuple[Any, Any], list[str]] = {}
+    for entry in entries:
+        found.setdefault((entry.get("recorrections"), entry.get("retracted")), []).append(entry["_id"])
+    return found
+
+
+def _fail_candidates(entries: Iterable[Mapping[str, Any]]) -> None:
+    """Move the candidates of retracted entries to where they belong."""
+    for entry in entries:
+        if entry.get("retracted"):
+            _fail_candidate(entry)
+
+
+def _fail_candidate(entry: Mapping[str, Any]) -> None:
+    why = entry.get("retraction") or "its entry was retracted"
+    reason = Reason(code="retracted", text=why)
+    judged = {CandidateState.LANDED, CandidateState.VERIFIED}
+    try:
+        Candidate.move(
+            entry["candidate_id"], CandidateState.FAILED, why, only_from=judged, cause=Cause.INVALID, reason=reason
+        )
+    except StateError:
+        return  # an imported reference has no candidate, and a candidate may have moved on
 
 
 def _verify_candidates(level_key: str) -> int:
     """Move landed candidates that have a verdict on; return how many."""
-    landed = Candidate.objects(level_key=level_key, state=CandidateState.LANDED).only("candidate_id", "entry_id")
-    moved = 0
-    for candidate in landed:
-        verdict = StoredVerdict.objects(entry_id=candidate.entry_id).only("kind", "hull_sequence").first()
-        if verdict is None:
-            continue
-        why = f"{verdict.kind} at hull version {verdict.hull_sequence}"
-        try:
-            Candidate.move(candidate.candidate_id, CandidateState.VERIFIED, why)
-        except StateError:
-            continue  # somebody else moved it
-        moved += 1
-    return moved
-
-
-def _pairs(level: Level) -> set[tuple[str, str]]:
-    """Return the missing references that the level's present verdicts know of."""
-    return {(name, system) for name, system in level.missing_references}
+    query = {"level_key": level_key, "state": CandidateState.LANDED.value}
+    landed = [doc["_id"] for doc in Candidate.collection().find(query, {"_id": 1})]
+    verdicts = verdicts_of_candidates({level_key: landed}) if landed else {}
+    why = {name: f"{verdict['kind']} at hull version {verdict['since']}" for name, verdict in verdicts.items()}
+    return Candidate.move_many(CandidateState.LANDED, CandidateState.VERIFIED, why)

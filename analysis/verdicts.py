@@ -8,15 +8,17 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from hullworks.errors import HullError
 from hullworks.states import Role
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from hullworks.analysis.convex_hull import ConvexHull
+    from hullworks.analysis.compositions import FloatArray
+    from hullworks.analysis.convex_hull import ConvexHull, HullNumbers
 
 
 class VerdictKind(StrEnum):
@@ -66,6 +68,12 @@ class Product(NamedTuple):
     fraction: float
 
 
+DECIMALS: Final = 10
+"""Energies in eV/atom and fractions of atoms are stored with so many: above round-off, below anything physical."""
+
+_BOUNDS: Final = ("formation_energy_bounds_eV", "energy_bounds_eV")
+
+
 @dataclass(frozen=True)
 class Thresholds:
     """The numbers of ``verdicts.yaml``, which gives the reason and source of each; energies in eV/atom."""
@@ -76,7 +84,20 @@ class Thresholds:
     formation_energy_bounds_eV: tuple[float, float]
     volume_change: float
     energy_drift_eV: float
+    energy_bounds_eV: tuple[float, float]
     error_bars_eV: tuple[tuple[str, float], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all numbers as plain JSON types, as the hull event that brings them into a level has them."""
+        plain = asdict(self) | {name: list(getattr(self, name)) for name in _BOUNDS}
+        return plain | {"error_bars_eV": [list(pair) for pair in self.error_bars_eV]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Build the thresholds from `as_dict` output."""
+        bounds = {name: tuple(data[name]) for name in _BOUNDS}
+        bars = tuple((str(pattern), float(bar)) for pattern, bar in data["error_bars_eV"])
+        return cls(**{**data, **bounds, "error_bars_eV": bars})
 
     def error_bar_eV(self, level_key: str) -> float:
         """Return the numerical error bar of a level of theory in eV/atom.
@@ -84,8 +105,12 @@ class Thresholds:
         >>> load_thresholds().error_bar_eV("qe-pbe-fast-0a1b2c3d")
         0.025
         """
-        slug = level_key.rpartition("-")[0]
-        return next(bar for pattern, bar in self.error_bars_eV if fnmatchcase(slug, pattern))
+        return _error_bar_eV(self.error_bars_eV, level_key.rpartition("-")[0])
+
+
+@cache
+def _error_bar_eV(bars: tuple[tuple[str, float], ...], slug: str) -> float:
+    return next(bar for pattern, bar in bars if fnmatchcase(slug, pattern))
 
 
 @cache
@@ -94,9 +119,9 @@ def load_thresholds() -> Thresholds:
     import yaml
 
     data = yaml.safe_load(files("hullworks.analysis").joinpath("verdicts.yaml").read_text(encoding="utf-8"))
-    low, high = data.pop("formation_energy_bounds_eV")
-    bars = tuple((row["level"], row["error_bar_eV"]) for row in data.pop("error_bars_eV"))
-    return Thresholds(**data, formation_energy_bounds_eV=(low, high), error_bars_eV=bars)
+    return Thresholds.from_dict(
+        {**data, "error_bars_eV": [(row["level"], row["error_bar_eV"]) for row in data["error_bars_eV"]]}
+    )
 
 
 @dataclass(frozen=True)
@@ -210,7 +235,8 @@ def read_flags(names: Iterable[str]) -> tuple[VerdictFlag, ...]:
         HullError: A name is no flag.
     """
     wanted = sorted(set(names))
-    if unknown := sorted(set(wanted) - set(VerdictFlag)):
+    known = VerdictFlag._value2member_map_
+    if unknown := [name for name in wanted if name not in known]:
         raise HullError(f"no such flag: {', '.join(unknown)}", next_step=f"Known: {', '.join(VerdictFlag)}.")
     return tuple(VerdictFlag(name) for name in wanted)
 
@@ -254,14 +280,36 @@ def hull_numbers(hull: ConvexHull, i: int, entry_ids: Sequence[str], formulas: S
         entry_ids: Id of each entry of the hull.
         formulas: Formula of each entry of the hull.
     """
-    above = float(hull.e_above_hull[i])
-    phases = [] if math.isnan(above) else hull.decomposition(i)
-    return {
-        "formation_energy_eV": float(hull.formation_energy_per_atom[i]),
-        "e_above_hull_eV": above,
-        "e_to_hull_of_others_eV": float(hull.e_to_hull_of_others(i)),
-        "decomposition": tuple(Product(entry_ids[j], formulas[j], fraction) for j, fraction in phases),
-    }
+    return next(rounded_numbers(hull.numbers([i]), entry_ids, formulas))
+
+
+def rounded_numbers(
+    numbers: HullNumbers, entry_ids: Sequence[str], formulas: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield what a hull says of m entries, one by one, as arguments of `JudgementInput`.
+
+    Energies in eV/atom and fractions are rounded to `DECIMALS`, so that round-off never makes another verdict.
+
+    Args:
+        numbers: The numbers of m entries.
+        entry_ids: Id of each entry of the hull.
+        formulas: Formula of each entry of the hull.
+    """
+    names = ("formation_energy_eV", "e_above_hull_eV", "e_to_hull_of_others_eV")
+    energies = [numbers.formation_energy, numbers.e_above_hull, numbers.e_to_hull_of_others]
+    rows = zip(*(_rounded(values) for values in energies), strict=True)
+    bounds, products, fractions = numbers.indptr.tolist(), numbers.products.tolist(), _rounded(numbers.fractions)
+    for row, (start, stop) in zip(rows, pairwise(bounds), strict=True):
+        parts = zip(products[start:stop], fractions[start:stop], strict=True)
+        mixture = tuple(Product(entry_ids[j], formulas[j], fraction) for j, fraction in parts)
+        yield {**dict(zip(names, row, strict=True)), "decomposition": mixture}
+
+
+def _rounded(values: FloatArray) -> list[float]:
+    import numpy as np
+
+    rounded: list[float] = (np.round(values, DECIMALS) + 0.0).tolist()  # + 0.0: no -0.0
+    return rounded
 
 
 def _without_nan(subject: JudgementInput) -> JudgementInput:
@@ -276,6 +324,8 @@ def _without_nan(subject: JudgementInput) -> JudgementInput:
             subject.hull_version,
             "Name the elements without a reference, ConvexHull.missing_elements.",
         )
+    if None not in {formation, above, others}:
+        return subject
     return replace(subject, formation_energy_eV=formation, e_above_hull_eV=above, e_to_hull_of_others_eV=others)
 
 

@@ -75,7 +75,9 @@ def connect(settings: Settings, *, wait_s: float = QUICK_WAIT_S, create: bool = 
             raise DatabaseError(
                 f"its documents have schema version {info.version}, this HullWorks writes {documents.SCHEMA_VERSION}",
                 f"database {settings.database.name}",
-                "Use the HullWorks version that made it, or migrate it.",
+                "Nothing was released with version 1: choose another `[database] name` and submit again."
+                if info.version == 1
+                else "Use the HullWorks version that made it.",
             )
         if create:
             documents.ensure_indexes()

@@ -7,7 +7,7 @@ query. Energies are eV or eV/atom as the field's name says, times are UTC.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from mongoengine import (
     BooleanField,
@@ -23,14 +23,21 @@ from mongoengine import (
     ListField,
     StringField,
 )
+from pymongo import UpdateOne
 
 from hullworks.errors import StateError
 from hullworks.states import CandidateState, Cause, Role, check_move, sources_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection as Group
+    from collections.abc import Mapping
 
-SCHEMA_VERSION = 1
+    from pymongo.collection import Collection
+
+SCHEMA_VERSION = 2
+
+OPEN_END: Final = 2**62
+"""The hull version at which a verdict ends that still holds."""
 
 
 def now() -> datetime:
@@ -45,6 +52,12 @@ class Versioned(Document):
     meta: ClassVar[dict[str, Any]] = {"abstract": True, "auto_create_index": False, "strict": True}
     schema_version = IntField(default=SCHEMA_VERSION, required=True)
 
+    @classmethod
+    def collection(cls) -> Collection[dict[str, Any]]:
+        """Return the driver's collection, for reading and writing in bulk without a document object per row."""
+        found: Collection[dict[str, Any]] = cls._get_collection()
+        return found
+
 
 class SchemaInfo(Document):
     """The schema version that this database was made for; one document."""
@@ -56,14 +69,21 @@ class SchemaInfo(Document):
 
 
 class Level(Versioned):
-    """A level of theory that has candidates or entries; `data` is `LevelOfTheory.as_dict`."""
+    """A level of theory that has candidates or entries; `data` is `LevelOfTheory.as_dict`.
+
+    published: The hull version that readers see: number of the last hull event contained; 0 before the first.
+    claimed: The version that is being written next; set before its first verdict, so that whoever completes it after
+        a death writes the very same one.
+    halted: Why nothing more is published, when an audit found a wrong number; the published version stays readable.
+    """
 
     meta: ClassVar[dict[str, Any]] = {"collection": "levels", "indexes": ["slug"]}
     key = StringField(primary_key=True)
     slug = StringField(required=True)
     data = DictField(required=True)
-    verdicts_sequence = IntField(default=0)
-    missing_references = ListField(ListField(StringField()))
+    published = IntField(default=0)
+    claimed = IntField()
+    halted = DictField()
     created_at = DateTimeField(default=now, required=True)
 
 
@@ -165,7 +185,7 @@ class Candidate(Versioned):
         new: CandidateState,
         why: str = "",
         *,
-        only_from: Collection[CandidateState] | None = None,
+        only_from: Group[CandidateState] | None = None,
         **fields: Any,
     ) -> Self:
         """Move a candidate to another state by compare-and-set, and return it as it is afterwards.
@@ -197,6 +217,34 @@ class Candidate(Versioned):
             )
             if updated is not None:
                 return updated
+
+    @classmethod
+    def move_many(cls, old: CandidateState, new: CandidateState, why: Mapping[str, str]) -> int:
+        """Move many candidates from one state to another, each by compare-and-set; return how many were moved.
+
+        Args:
+            old: The state to move from; a candidate that is no longer in it stays as it is.
+            new: The state to move to.
+            why: Why, for the history, by candidate id.
+
+        Raises:
+            StateError: The table of moves has no such move; nothing was changed.
+        """
+        check_move(old, new)
+        if not why:
+            return 0
+        moment = now()
+        moves = [
+            UpdateOne(
+                {"_id": candidate_id, "state": old.value},
+                {
+                    "$set": {"state": new.value, "state_since": moment},
+                    "$push": {"history": {"at": moment, "old": old.value, "new": new.value, "reason": reason}},
+                },
+            )
+            for candidate_id, reason in why.items()
+        ]
+        return int(cls.collection().bulk_write(moves, ordered=False).modified_count)
 
     @classmethod
     def state_of(cls, candidate_id: str) -> CandidateState:
@@ -253,7 +301,14 @@ class Run(Versioned):
 
 
 class Entry(Versioned):
-    """One validated calculation of one structure at one level; immutable but for its retraction."""
+    """One validated calculation of one structure at one level; immutable but for retraction and re-correction.
+
+    hull_sequence: A hull version that contains what is stored here; None while the hull has yet to hear of it.
+    uncertainty_parts_eV_per_atom: 1 sigma of each independent source of error, by the source's name.
+    refused: Why the hull does not take the entry, although it is valid.
+    retraction, recorrection: Why its user took it back, or gave it another energy.
+    recorrections: How often it was given another energy.
+    """
 
     meta: ClassVar[dict[str, Any]] = {
         "collection": "entries",
@@ -262,7 +317,7 @@ class Entry(Versioned):
             ("level_key", "chemsys"),
             ("level_key", "reduced_formula"),
             ("level_key", "elements"),
-            ("level_key", "hull_sequence"),
+            ("level_key", "valid", "hull_sequence"),
             "structure_id",
             "candidate_id",
         ],
@@ -283,61 +338,135 @@ class Entry(Versioned):
     correction_parts_eV_per_atom = DictField()
     energy_eV_per_atom = FloatField(required=True)
     convergence_error_eV_per_atom = FloatField()
-    structure = DictField(required=True)
-    structure_id = StringField(required=True)
-    initial_structure_id = StringField(required=True)
+    uncertainty_parts_eV_per_atom = DictField()
+    structure = DictField()
+    structure_id = StringField()
+    initial_structure_id = StringField()
     valid = BooleanField(required=True)
     reasons = EmbeddedDocumentListField(Reason)
     flags = ListField(StringField())
     results = DictField()
     provenance = DictField()
     retracted = BooleanField(default=False)
+    retraction = StringField()
+    recorrections = IntField(default=0)
+    recorrection = StringField()
+    refused = EmbeddedDocumentField(Reason)
     hull_sequence = IntField()
     landed_at = DateTimeField(default=now, required=True)
 
 
 class HullEvent(Versioned):
-    """One appended fact about the hull of a level; never changed afterwards."""
+    """One appended fact about the hull of a level; never changed afterwards. All else is derived from the events.
+
+    sequence: 1, 2, ... without gaps within a level.
+    token: What makes the event the same one when it is appended again; unique within a level.
+    subject: What the hull knows of the entry: composition, energy in eV/atom, name, role, ...
+    missing, settled: For ``references_changed``: declared references that now have no entry, and those that are no
+        longer missed, as [name, chemical system].
+    rules: For ``rules_changed``: the thresholds of verdicts from here on.
+    reason: Why an entry was retracted or re-corrected.
+    libraries: Versions of the libraries that appended it.
+    """
 
     meta: ClassVar[dict[str, Any]] = {
         "collection": "hull_events",
         "indexes": [
             {"fields": ["level_key", "sequence"], "unique": True},
-            {"fields": ["level_key", "kind", "entry_id"], "unique": True},
+            {"fields": ["level_key", "token"], "unique": True},
+            # An entry is added once, to one level: the database itself refuses a second.
+            {"fields": ["entry_id"], "unique": True, "partialFilterExpression": {"kind": "entry_added"}},
+            ("level_key", "chemsys", "sequence"),
         ],
     }
     level_key = StringField(required=True)
     sequence = IntField(required=True, min_value=1)
-    kind = StringField(required=True, choices=("entry_added", "entry_retracted"))
-    entry_id = StringField(required=True)
-    chemsys = StringField(required=True)
+    kind = StringField(
+        required=True,
+        choices=("entry_added", "entry_retracted", "entry_recorrected", "references_changed", "rules_changed"),
+    )
+    token = StringField(required=True)
+    entry_id = StringField()
+    chemsys = StringField(default="")
+    subject = DictField()
+    missing = ListField(ListField(StringField()))
+    settled = ListField(ListField(StringField()))
+    rules = DictField()
+    reason = StringField()
+    libraries = DictField()
+    at = DateTimeField(default=now, required=True)
+
+
+class HullVersion(Versioned):
+    """One publication of a level's hull; never changed afterwards.
+
+    version: Number of the last hull event contained.
+    previous: The version before; 0 for the first.
+    entered, left: Entries that came onto the hull, and that are no longer on it.
+    n_judged, n_changed: How many entries were judged, and how many verdicts changed.
+    moves: The largest changes of an energy above hull, [{entry_id, change_eV_per_atom}].
+    digest: SHA-256, hexadecimal, of all verdicts made by this version.
+    audit: What was checked before it was published.
+    """
+
+    meta: ClassVar[dict[str, Any]] = {
+        "collection": "hull_versions",
+        "indexes": [{"fields": ["level_key", "version"], "unique": True}],
+    }
+    level_key = StringField(required=True)
+    version = IntField(required=True, min_value=1)
+    previous = IntField(required=True)
     entered = ListField(StringField())
     left = ListField(StringField())
-    moved = DictField()
+    n_judged = IntField(required=True)
+    n_changed = IntField(required=True)
+    moves = ListField(DictField())
+    digest = StringField(required=True)
+    audit = DictField()
     libraries = DictField()
     at = DateTimeField(default=now, required=True)
 
 
 class StoredVerdict(Versioned):
-    """What the hull of a level says of an entry, as of a hull version."""
+    """What the hull of a level says of an entry, from one hull version until before another; never overwritten.
+
+    since: The version that made it.
+    until: The version that replaced it, or took its entry away; `OPEN_END` while it holds.
+    on_hull: Whether the entry lies on the hull, whatever the verdict makes of it.
+    """
 
     meta: ClassVar[dict[str, Any]] = {
         "collection": "verdicts",
-        "indexes": [("level_key", "kind"), ("level_key", "chemsys"), "candidate_id"],
+        "indexes": [
+            {"fields": ["entry_id", "since"], "unique": True},
+            # Of one entry only one verdict can hold, and so at one level only.
+            {"fields": ["entry_id", "until"], "unique": True},
+            ("candidate_id", "since"),
+            ("level_key", "chemsys", "since"),
+            ("level_key", "since"),
+            ("level_key", "until"),
+        ],
     }
-    entry_id = StringField(primary_key=True)
+    entry_id = StringField(required=True)
     candidate_id = StringField(required=True)
     level_key = StringField(required=True)
     chemsys = StringField(required=True)
-    hull_sequence = IntField(required=True)
+    since = IntField(required=True)
+    until = IntField(required=True)
     kind = StringField(required=True)
+    on_hull = BooleanField(required=True)
     e_above_hull_eV_per_atom = FloatField()
     formation_energy_eV_per_atom = FloatField()
     e_below_others_eV_per_atom = FloatField()
+    error_bar_eV_per_atom = FloatField()
     decomposition = ListField(DictField())
     missing = ListField(StringField())
     flags = ListField(StringField())
-    made_at = DateTimeField(default=now, required=True)
+
+    @property
+    def hull_sequence(self) -> int:
+        """The hull version that made this verdict."""
+        return int(self.since)
 
 
 class Worker(Versioned):
@@ -369,6 +498,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     Run,
     Entry,
     HullEvent,
+    HullVersion,
     StoredVerdict,
     Worker,
 )

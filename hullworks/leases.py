@@ -2,46 +2,114 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from contextlib import contextmanager
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
-from mongoengine.errors import NotUniqueError
+from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
-from hullworks.documents import Lease, now
+from hullworks.documents import Lease
+from hullworks.errors import StateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pymongo.collection import Collection
 
-@contextmanager
-def lease(name: str, seconds: float) -> Iterator[bool]:
-    """Try to hold a lease for the length of a ``with`` block.
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass
+class Hold:
+    """A lease that was asked for; true when it is held.
 
     Args:
         name: What is leased.
-        seconds: Longest time that the block may take, s; after it somebody else may hold the lease.
+        seconds: How long it lasts without being renewed, s.
+    """
+
+    name: str
+    seconds: float
+    holder: str = field(default_factory=lambda: uuid.uuid4().hex)
+    deadline: float = 0.0
+    """Until when nobody else can have it, on this process's monotonic clock, s."""
+
+    def __bool__(self) -> bool:
+        return self.deadline > 0
+
+    @property
+    def left_s(self) -> float:
+        """Time left in which nobody else can have the lease, s."""
+        return self.deadline - time.monotonic()
+
+    def keep(self, fraction: float = 0.5) -> None:
+        """Make sure that at least a fraction of the time is left; renew the lease when there is less.
+
+        Raises:
+            StateError: Somebody else has it; what it stood for must not go on.
+        """
+        if self.left_s >= fraction * self.seconds:
+            return
+        started = time.monotonic()
+        kept = _leases().update_one(
+            {"_id": self.name, "holder": self.holder}, [{"$set": {"expires_at": _after(self.seconds)}}]
+        )
+        if not kept.matched_count:
+            raise StateError("the lease ran out, and another process has it", self.name, "It does the work.")
+        self.deadline = started + self.seconds
+
+    def take(self) -> None:
+        """Take the lease if it is free or has run out."""
+        started = time.monotonic()
+        free = {"$lt": [{"$ifNull": ["$expires_at", _NEVER]}, "$$NOW"]}
+        step = {
+            "holder": {"$cond": [free, self.holder, "$holder"]},
+            "expires_at": {"$cond": [free, _after(self.seconds), "$expires_at"]},
+        }
+        try:
+            found = _leases().find_one_and_update(
+                {"_id": self.name}, [{"$set": step}], upsert=True, return_document=ReturnDocument.AFTER
+            )
+        except DuplicateKeyError:
+            return  # of two that were first at the same moment, the other
+        if found is not None and found["holder"] == self.holder:
+            self.deadline = started + self.seconds
+
+    def give_up(self) -> None:
+        """Let others have the lease at once."""
+        if self:
+            _leases().delete_one({"_id": self.name, "holder": self.holder})
+
+
+@contextmanager
+def lease(name: str, seconds: float) -> Iterator[Hold]:
+    """Try to hold a lease for the length of a ``with`` block.
+
+    The time is that of the database server, so that machines whose clocks differ agree about it.
+
+    Args:
+        name: What is leased.
+        seconds: Longest time that the block may take unless it renews the lease, s; after it somebody else may hold it.
 
     Yields:
-        Whether the lease is held; when False, somebody else is at it, and the block must do nothing.
+        The lease, true when it is held; when false, somebody else is at it, and the block must do nothing.
     """
-    holder = uuid.uuid4().hex
-    held = _take(name, holder, seconds)
+    hold = Hold(name, seconds)
+    hold.take()
     try:
-        yield held
+        yield hold
     finally:
-        if held:
-            Lease.objects(name=name, holder=holder).delete()
+        hold.give_up()
 
 
-def _take(name: str, holder: str, seconds: float) -> bool:
-    moment = now()
-    fields = {"set__holder": holder, "set__expires_at": moment + timedelta(seconds=seconds)}
-    try:
-        # An unexpired lease does not match, and the insert that follows meets its name.
-        Lease.objects(name=name, expires_at__lt=moment).update_one(upsert=True, **fields)
-    except (NotUniqueError, DuplicateKeyError):
-        return False
-    return True
+def _leases() -> Collection[dict[str, Any]]:
+    found: Collection[dict[str, Any]] = Lease._get_collection()  # noqa: SLF001 - the way to the driver's collection
+    return found
+
+
+def _after(seconds: float) -> dict[str, Any]:
+    return {"$add": ["$$NOW", int(seconds * 1000)]}

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hullworks.analysis.hull_view import missing_references, stored_verdicts
-from hullworks.analysis.stability import last_sequence
-from hullworks.documents import Batch, Candidate, Entry, HullEvent, Level, Run, StateMove, StoredVerdict
+from hullworks.analysis import history as memory
+from hullworks.analysis.events import published
+from hullworks.analysis.hull_view import missing_references
+from hullworks.analysis.published import (
+    candidate_rows,
+    verdict_row,
+    verdicts_of_entries,
+    verdicts_of_level,
+)
+from hullworks.documents import Batch, Candidate, Entry, Level, Run, StateMove
 from hullworks.errors import InputError
 from hullworks.levels import resolve_level
 from hullworks.states import CandidateState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from hullworks.analysis.client import Hull
 
 Row = dict[str, Any]
+
+FEW = 3
+"""Events that one line of a history names."""
 
 
 def level_key(name: str) -> str:
@@ -32,7 +40,7 @@ def levels() -> list[Row]:
             "key": level.key,
             "candidates": Candidate.objects(level_key=level.key).count(),
             "entries": Entry.objects(level_key=level.key, valid=True, retracted=False).count(),
-            "hull_version": last_sequence(level.key),
+            "hull_version": level.published or 0,
             "level": dict(level.data),
         }
         for level in Level.objects.order_by("key")
@@ -100,9 +108,8 @@ def candidates(
         query["state"] = _state(state)
     if chemsys:
         query["chemsys"] = "-".join(sorted(chemsys.split("-")))
-    found = list(Candidate.objects(**query).order_by("rank", "source_row").limit(limit))
-    verdicts = _verdicts_of(found)
-    return [candidate_row(candidate, verdicts) for candidate in found]
+    found = Candidate.objects(**query).order_by("rank", "source_row").limit(limit)
+    return candidate_rows(found.exclude("structure", "history"))
 
 
 def _state(name: str) -> CandidateState:
@@ -112,95 +119,68 @@ def _state(name: str) -> CandidateState:
         raise InputError("no such state", name, f"States: {', '.join(CandidateState)}.") from None
 
 
-def _verdicts_of(found: Iterable[Candidate]) -> dict[str, StoredVerdict]:
-    """Return verdicts by candidate, that of its twin for a duplicate."""
-    ids = {candidate.duplicate_of or candidate.candidate_id for candidate in found}
-    return {verdict.candidate_id: verdict for verdict in StoredVerdict.objects(candidate_id__in=list(ids))}
-
-
-def candidate_row(candidate: Candidate, verdicts: dict[str, StoredVerdict]) -> Row:
-    """Return one candidate as a row."""
-    verdict = verdicts.get(candidate.duplicate_of or candidate.candidate_id)
-    prediction = candidate.prediction
-    return {
-        "candidate_id": candidate.candidate_id,
-        "batch": candidate.batch,
-        "name": candidate.name,
-        "role": candidate.role.value,
-        "reduced_formula": candidate.reduced_formula,
-        "chemsys": candidate.chemsys,
-        "state": candidate.state.value,
-        "predicted_e_form": prediction.e_form_eV_per_atom if prediction else None,
-        "predicted_e_above_hull": prediction.e_above_hull_eV_per_atom if prediction else None,
-        **verdict_row(verdict),
-        "note": candidate.reason.text if candidate.reason else None,
-        "row": f"{candidate.source_file}:{candidate.source_row}",
-    }
-
-
-def verdict_row(verdict: StoredVerdict | None) -> Row:
-    """Return a verdict as columns: never without its level, hull version and flags."""
-    if verdict is None:
-        return {"verdict": None, "e_above_hull": None, "formation_energy": None, "decomposition": [], "flags": []}
-    parts = [f"{part['fraction']:.3f} {part['formula']}" for part in verdict.decomposition]
-    return {
-        "verdict": verdict.kind,
-        "level": verdict.level_key,
-        "hull_version": verdict.hull_sequence,
-        "e_above_hull": verdict.e_above_hull_eV_per_atom,
-        "formation_energy": verdict.formation_energy_eV_per_atom,
-        "e_below_others": verdict.e_below_others_eV_per_atom,
-        "decomposition": parts,
-        "missing": list(verdict.missing),
-        "flags": list(verdict.flags),
-    }
-
-
 def hull_rows(view: Hull) -> list[Row]:
     """Return the entries of a hull view, lowest above it first."""
-    present = stored_verdicts(view.view) if view.is_present else {}
+    made = verdicts_of_entries(view.level_key, view.sequence, view.view.ids) if view.is_present else {}
     rows = []
     for row in view.rows():
-        stored = verdict_row(present.get(row["entry_id"]))
+        stored = verdict_row(made.get(row["entry_id"]))
         rows.append({**stored, **{key: value for key, value in row.items() if value is not None}})
     return sorted(rows, key=lambda row: (row["e_above_hull"] is None, row["e_above_hull"] or 0.0, row["name"]))
 
 
 def stable(key: str, chemsys: str | None) -> list[Row]:
     """Return the stable entries of a level, within a chemical system if one is named."""
-    rows = []
-    for verdict in StoredVerdict.objects(level_key=key, kind="stable").order_by("chemsys", "entry_id"):
-        if chemsys and not set(verdict.chemsys.split("-")) <= set(chemsys.split("-")):
-            continue
-        entry = Entry.objects.get(entry_id=verdict.entry_id)
-        names = {"name": entry.name, "reduced_formula": entry.reduced_formula, "role": entry.role.value}
-        rows.append({"entry_id": entry.entry_id, **names, **verdict_row(verdict)})
-    return rows
+    version = published(key)
+    verdicts = {each["entry_id"]: each for each in verdicts_of_level(key, version, chemsys=chemsys, kind="stable")}
+    fields = {"name": 1, "reduced_formula": 1, "role": 1}
+    entries = {doc["_id"]: doc for doc in Entry.collection().find({"_id": {"$in": list(verdicts)}}, fields)}
+    return [
+        {"entry_id": name, **{field: entries[name].get(field) for field in fields}, **verdict_row(verdict)}
+        for name, verdict in sorted(verdicts.items(), key=lambda item: (item[1]["chemsys"], item[0]))
+    ]
 
 
 def history(entry_id: str) -> list[Row]:
-    """Return the hull events that concern an entry."""
-    entry = Entry.objects(entry_id=entry_id).first()
-    if entry is None:
+    """Return what happened to an entry on the hull, oldest first.
+
+    Raises:
+        InputError: There is no such entry.
+    """
+    if Entry.objects(entry_id=entry_id).only("entry_id").first() is None:
         raise InputError("there is no such entry", entry_id, "`hullworks hull CHEMSYS` lists entries with their ids.")
-    rows = []
-    for event in HullEvent.objects(level_key=entry.level_key).order_by("sequence"):
-        what = _concern(event, entry_id)
-        if what:
-            change = event.moved.get(entry_id)
-            row = {"sequence": event.sequence, "at": event.at, "what": what, "change": change}
-            rows.append({**row, "because_of": event.entry_id})
-    return rows
+    return [_history_row(entry_id, step) for step in memory.history(entry_id)]
 
 
-def _concern(event: HullEvent, entry_id: str) -> str:
-    if event.entry_id == entry_id:
-        return "added, on the hull" if entry_id in event.entered else "added, above the hull"
-    if entry_id in event.left:
-        return "left the hull"
-    if entry_id in event.entered:
-        return "came onto the hull"
-    return "moved" if entry_id in event.moved else ""
+def _history_row(entry_id: str, step: memory.HistoryStep) -> Row:
+    others = [event.entry_id or event.kind for event in step.because if event.entry_id != entry_id]
+    return {
+        "sequence": step.version,
+        "at": step.at,
+        "what": _what(step),
+        "change": step.change_eV_per_atom,
+        "because_of": entry_id if step.what != "moved" else _few(others),
+        "reasons": [event.reason for event in step.because if event.reason],
+        "before": verdict_row(step.before),
+        "after": verdict_row(step.after),
+    }
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join([*names[:FEW], *(["…"] if len(names) > FEW else [])])
+
+
+def _what(step: memory.HistoryStep) -> str:
+    """Return what one version did to an entry, in a few words."""
+    was, lies = (bool(verdict and verdict["on_hull"]) for verdict in (step.before, step.after))
+    if step.after is None:
+        return step.what
+    if step.before is None or step.what != "moved":
+        return f"{step.what}, {'on the hull' if lies else 'above the hull'}"
+    if was != lies:
+        return "came onto the hull" if lies else "left the hull"
+    kinds = step.before["kind"], step.after["kind"]
+    return "moved" if kinds[0] == kinds[1] else f"{kinds[0]} → {kinds[1]}"
 
 
 def find_candidate(name: str) -> Candidate:
@@ -222,7 +202,7 @@ def explain_candidate(name: str) -> Row:
     twin = candidate.duplicate_of
     owner = (Candidate.objects(candidate_id=twin).first() if twin else None) or candidate
     entry = Entry.objects(candidate_id=owner.candidate_id).first()
-    row = candidate_row(candidate, _verdicts_of([candidate]))
+    (row,) = candidate_rows([candidate])
     prediction = candidate.prediction.to_mongo().to_dict() if candidate.prediction else None
     return {
         **row,

@@ -122,7 +122,7 @@ def _check_end(project: Project) -> None:
     assert (entries["Al"]["verdict"], entries["Si"]["verdict"]) == ("stable", "stable")
     assert entries["AlSi"]["verdict"] == "unstable"
     assert 0.1 < entries["AlSi"]["e_above_hull"] < 0.6, "zincblende AlSi has an electron too few for its bonds"
-    assert {entry["hull_version"] for entry in hull["entries"]} == {3}
+    assert len({entry["hull_version"] for entry in hull["entries"]}) == 1, "all of one version"
     assert not project.pw_processes()
     assert not project.processes("hullworks.launchers.worker")
 

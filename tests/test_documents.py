@@ -95,11 +95,10 @@ def test_the_database_itself_keeps_keys_unique() -> None:
             state=S.QUEUED,
         ).save(force_insert=True)
     event = {"level_key": "l", "kind": "entry_added", "chemsys": "Mg"}
-    HullEvent(sequence=1, entry_id="e1", **event).save(force_insert=True)
-    with pytest.raises(NotUniqueError):
-        HullEvent(sequence=1, entry_id="e2", **event).save(force_insert=True)
-    with pytest.raises(NotUniqueError):
-        HullEvent(sequence=2, entry_id="e1", **event).save(force_insert=True)
+    HullEvent(sequence=1, token="1", entry_id="e1", **event).save(force_insert=True)
+    for sequence, token, entry_id in ((1, "2", "e2"), (2, "1", "e2"), (2, "2", "e1")):
+        with pytest.raises(NotUniqueError):
+            HullEvent(sequence=sequence, token=token, entry_id=entry_id, **event).save(force_insert=True)
 
 
 def test_an_entry_without_its_level_cannot_be_stored() -> None:
@@ -136,6 +135,39 @@ def test_a_lease_is_held_by_one_and_ends_by_itself() -> None:
     time.sleep(0.1)
     with lease("y", 60) as heir:
         assert heir
+
+
+def test_a_lease_can_be_kept_and_its_loss_is_noticed() -> None:
+    """It is renewed when little of it is left; a holder that slept too long is told that another has it."""
+    with lease("x", 0.4) as held:
+        first = held.deadline
+        held.keep()
+        assert held.deadline == first, "more than half is left"
+        time.sleep(0.25)
+        held.keep()
+        assert held.left_s > 0.3
+        time.sleep(0.5)
+        with lease("x", 60) as heir:
+            assert heir
+            with pytest.raises(StateError, match="another process has it"):
+                held.keep()
+    with lease("x", 60) as again:
+        assert again, "what was lost is not given up a second time"
+
+
+def test_many_candidates_are_moved_at_once_and_each_by_its_state() -> None:
+    """Those in another state stay; a move that the table does not have is refused for all."""
+    for name, state in (("a", S.LANDED), ("b", S.LANDED), ("c", S.FAILED)):
+        _candidate(name, state)
+    assert Candidate.move_many(S.LANDED, S.VERIFIED, {"a": "stable", "b": "unstable", "c": "stable"}) == 2
+    assert {c.candidate_id: (c.state, [m.reason for m in c.history]) for c in Candidate.objects} == {
+        "a": (S.VERIFIED, ["stable"]),
+        "b": (S.VERIFIED, ["unstable"]),
+        "c": (S.FAILED, []),
+    }
+    assert Candidate.move_many(S.LANDED, S.VERIFIED, {}) == 0
+    with pytest.raises(StateError, match="cannot become"):
+        Candidate.move_many(S.VERIFIED, S.LANDED, {"a": "why"})
 
 
 def test_an_unreachable_server_is_reported_without_the_password(mongod: Settings) -> None:

@@ -18,6 +18,9 @@ HEAVY = frozenset({
 })  # fmt: skip
 """Packages that cost more than some hundredths of a second."""
 
+COMPILED = "hullworks.analysis.engine.compiled"
+"""Its import is a step of work: numba, which may be absent, finds a place for what it compiles."""
+
 IMPORT_EVERYTHING = """
 import importlib, json, pkgutil, sys
 
@@ -26,6 +29,7 @@ sys.addaudithook(lambda event, args: seen.append(f"{event} {args!r}") if event i
 import hullworks
 
 names = [module.name for module in pkgutil.walk_packages(hullworks.__path__, "hullworks.")]
+names.remove(COMPILED)
 for name in names:
     importlib.import_module(name)
 print(json.dumps({"names": names, "seen": seen, "bare": [name for name in ROOMS if name in sys.modules]}))
@@ -49,7 +53,7 @@ def _imported_by(code: str, cwd: Path) -> set[str]:
 def everything() -> dict[str, list[str]]:
     """What happens when every module is imported, from the folder where the bare names import too."""
     watched = ("socket.connect", "subprocess.Popen", "os.system", "os.mkdir", "os.remove")
-    code = f"WATCHED = {watched!r}\nROOMS = {ROOMS!r}\n{IMPORT_EVERYTHING}"
+    code = f"WATCHED = {watched!r}\nROOMS = {ROOMS!r}\nCOMPILED = {COMPILED!r}\n{IMPORT_EVERYTHING}"
     found: dict[str, list[str]] = json.loads(_python("-B", "-c", code).stdout)
     return found
 

@@ -13,7 +13,7 @@ import typer
 
 from hullworks import __version__
 from hullworks.errors import DatabaseError, HullWorksError
-from hullworks.launchers.cli import batches, hulls, project, work
+from hullworks.launchers.cli import batches, hulls, project, references, work
 
 EXIT_UNEXPECTED = 1
 EXIT_INTERRUPTED = 130
@@ -36,6 +36,7 @@ app = typer.Typer(
 )
 launch_app = typer.Typer(help="Start workers; they feed the LaunchPad as they go.", no_args_is_help=True)
 app.add_typer(launch_app, name="launch")
+app.add_typer(references.app, name="references")
 
 app.command()(work.demo)
 app.command()(project.up)

@@ -30,7 +30,7 @@ EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 EVIL_IN_SCRIPT = "</script><script>alert(3)</script>"
 LEVEL = LevelOfTheory(code="qe", functional="PBE", protocol="fast", pseudo_family="gth-pbe", pseudo_hashes=())
 FORMULAS = ["Mg", "Si", "Ge", "O", "Al", "Mg2Si", "MgSi", "Mg2Si", "MgO", "SiGe", "Mg3Si"]
-ENERGIES = [0, 0, 0, 0, 0, -0.153, 0.173, 0.016, -3.0, 0.034, -0.08]
+ENERGIES = [0, 0, 0, 0, 0, -0.153, 0.17302, 0.016, -3.0, 0.034, -0.08]
 HULL = ConvexHull.from_entries(FORMULAS, ENERGIES)
 IDS = [f"entry-{i}" for i in range(len(FORMULAS))]
 ROLES = [Role.REFERENCE if i < 6 else Role.CANDIDATE for i in range(len(FORMULAS))]

@@ -12,6 +12,7 @@ from monty.json import MontyDecoder, jsanitize
 from pymatgen.core import Lattice, Structure
 
 from hullworks.analysis.hull_view import load_view
+from hullworks.analysis.stability import update_all
 from hullworks.analysis.verdicts import VerdictFlag
 from hullworks.documents import Calculation, Candidate, Entry, HullEvent, Level, StoredVerdict
 from hullworks.errors import LandingError
@@ -142,6 +143,7 @@ def test_a_sound_result_becomes_a_verified_candidate() -> None:
     entry = Entry.objects.get(entry_id=landed["entry_id"])
     assert (entry.formula, entry.chemsys, entry.n_atoms, entry.level_key) == ("Mg1Si1", "Mg-Si", 2, LEVEL.key)
     assert (entry.energy_eV_per_atom, entry.convergence_error_eV_per_atom) == (-2.3, 0.002)
+    assert entry.uncertainty_parts_eV_per_atom == {"own:convergence": 0.002}
     assert entry.results["volume_change"] == pytest.approx(38.0 / 3.4**3 - 1)
     assert entry.results["energy_drift_eV_per_atom"] == pytest.approx(0.001)
     assert entry.provenance["static_dir"] == "/runs/static"
@@ -154,7 +156,7 @@ def test_a_sound_result_becomes_a_verified_candidate() -> None:
     verdict = StoredVerdict.objects.get(entry_id=entry.entry_id)
     # MgSi between Mg at -1 and Si at -4: the tie line is at -2.5
     assert verdict.e_above_hull_eV_per_atom == pytest.approx(0.2)
-    assert (verdict.level_key, verdict.hull_sequence) == (LEVEL.key, 3)
+    assert (verdict.level_key, verdict.hull_sequence) == (LEVEL.key, 4)
 
 
 @pytest.mark.usefixtures("mongod")
@@ -168,7 +170,7 @@ def test_landing_twice_leaves_one_entry() -> None:
     assert again == first
     assert Entry.objects(calculation_id="calc-MgSi").count() == 1
     assert Entry.objects.get(calculation_id="calc-MgSi").energy_eV_per_atom == -2.3
-    assert HullEvent.objects.count() == 3
+    assert HullEvent.objects(kind="entry_added").count() == 3
     assert Candidate.objects.get(name="MgSi").history == history
 
 
@@ -194,7 +196,7 @@ def test_a_landing_killed_between_its_writes_is_completed(monkeypatch: pytest.Mo
     assert Entry.objects(candidate_id="cand-MgSi").count() == 1
     assert Calculation.objects.get(calculation_id="calc-MgSi").entry_id == entry_id("calc-MgSi")
     assert Candidate.objects.get(name="MgSi").state is S.VERIFIED
-    assert HullEvent.objects.count() == 3
+    assert HullEvent.objects(kind="entry_added").count() == 3
 
 
 def _closer(structure: Structure) -> Structure:
@@ -292,6 +294,30 @@ def test_documents_that_cannot_be_read_are_named() -> None:
         land_result({"task": "static"}, {}, context)
     assert Entry.objects.count() == 0
     assert Candidate.objects.get().state is S.RUNNING
+
+
+@pytest.mark.usefixtures("mongod")
+def test_a_result_lands_although_an_audit_has_stopped_the_hull() -> None:
+    """Its entry is stored and waits; nobody computes it again."""
+    _elements()
+    Level.objects.update(set__halted={"evidence": ["a number is wrong"]})
+    landed = _land(MGSI, -2.3, "MgSi")
+    assert landed["valid"]
+    assert Entry.objects.get(entry_id=landed["entry_id"]).hull_sequence is None
+    Level.objects.update(unset__halted=True)
+    _land(MGSI.copy().scale_lattice(45.0), -2.2, "another")
+    assert StoredVerdict.objects(entry_id=landed["entry_id"]).count() == 1
+
+
+@pytest.mark.usefixtures("mongod")
+def test_at_a_large_level_a_result_lands_and_the_launcher_publishes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run does not load a hundred thousand entries on its node for one verdict."""
+    _elements()
+    monkeypatch.setattr("hullworks.workflows.landing.LARGE_LEVEL", 2)
+    landed = _land(MGSI, -2.3, "MgSi")
+    assert StoredVerdict.objects(entry_id=landed["entry_id"]).count() == 0
+    assert update_all()["verdicts"] >= 1
+    assert StoredVerdict.objects(entry_id=landed["entry_id"]).count() == 1
 
 
 def test_a_large_change_of_volume_is_flagged() -> None:
