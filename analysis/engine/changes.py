@@ -202,15 +202,15 @@ def _solve_part(store: Store, comps: Array, *, depths: bool, fresh: bool = False
     for systems, same, row in by_system(store, comps):
         k = int(store.systems["k"][systems[0]])
         codes = store.system_codes(systems, k)
-        flat = store.comps["off"][same][:, None] + np.arange(k)
+        places = store.places(same, k)
         own = codes[row]
-        targets = Targets(row, store.flat["x"][flat], same, store.element_comp[own], e_elements[own])
+        targets = Targets(row, places.get("x"), same, store.element_comp[own], e_elements[own])
         if fresh and is_compiled(codes):
             found = solve_compiled(store, codes, targets, None, fresh=True)
         else:
             found = solve(store, codes, targets, systems if depths else None)
         store.comps["h"][same] = found.h
-        store.flat["mu"][flat], store.flat["lam"][flat], store.flat["basis"][flat] = found.mu, found.lam, found.basis
+        places.put(mu=found.mu, lam=found.lam, basis=found.basis)
 
 
 def by_system(store: Store, comps: Array) -> Iterator[tuple[Array, Array, Array]]:

@@ -81,7 +81,7 @@ def _subsystems(store: Store, codes: Array) -> tuple[Array, Array, Array]:
     keys = element_keys()[codes]
     for j in range(codes.shape[1]):
         sums = np.concatenate([sums, sums + keys[:, j : j + 1]], axis=1)
-    found = store.system_table.find(sums[:, masks])
+    found = store.vertex_table.find(sums[:, masks])
     there = found >= 0
     there[there] = store.systems["vcount"][found[there]] > 0
     row, column = np.nonzero(there)

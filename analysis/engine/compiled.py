@@ -9,9 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from hullworks.analysis.engine.keys import STEPS_OF_A_FRACTION
 from hullworks.analysis.engine.simplex import DANTZIG_STEPS, MAX_STEPS, PIVOT, UNDERCUT_eV
 
 SAME_STEP = 1e-14
+ROUND_OFF = 1e-14
+KNOWN = 32
+"""Mixtures of one system that are remembered: looking through them takes less than solving a program."""
 ROOM = 256
 """Columns that there is room for at first."""
 
@@ -26,6 +30,39 @@ def look_up(keys, values, key):
             return values[slot]
         slot = (slot + np.uint64(1)) & mask
     return -1
+
+
+@njit(cache=True, nogil=True)
+def place(table_keys, table_values, keys, values):
+    """Put distinct keys that are not there into a `KeyTable`."""
+    mask = np.uint64(len(table_keys) - 1)
+    for i in range(len(keys)):
+        slot = keys[i] & mask
+        while table_values[slot] >= 0:
+            slot = (slot + np.uint64(1)) & mask
+        table_keys[slot], table_values[slot] = keys[i], values[i]
+
+
+@njit(cache=True, nogil=True)
+def _mixed(z):
+    z += np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@njit(cache=True, nogil=True)
+def keys_of_rows(indptr, codes, fractions, salt, element_keys):
+    """Do what `store.keys_of_rows` does, in one pass."""
+    n = len(indptr) - 1
+    keys, system_keys = np.zeros(n, dtype=np.uint64), np.zeros(n, dtype=np.uint64)
+    salted = np.uint64(salt) << np.uint64(50)
+    for row in range(n):
+        for i in range(indptr[row], indptr[row + 1]):
+            step = np.uint64(np.int64(np.rint(fractions[i] * STEPS_OF_A_FRACTION)))
+            keys[row] += _mixed((np.uint64(codes[i]) << np.uint64(40)) ^ step ^ salted)
+            system_keys[row] += element_keys[codes[i]]
+    return keys, system_keys
 
 
 @njit(cache=True, nogil=True)
@@ -113,18 +150,52 @@ def solve_systems(codes, row_ptr, targets, own_ptr, own_comps, tables, result, f
     k = codes.shape[1]
     sums, buffers = np.zeros(1 << k, dtype=np.uint64), _buffers(k)
     work = (np.empty((k, k)), np.empty(k), np.empty(k))
+    known = (np.empty((KNOWN, k, k)), np.empty((KNOWN, k)), np.empty((KNOWN, k), dtype=np.int64))
     failed = 0
     for s in range(len(codes)):
         buffers, m = _phases(codes[s], sums, buffers, tables)
         if len(own_ptr):
             buffers, m = _with(buffers, m, k, own_comps[own_ptr[s] : own_ptr[s + 1]], tables)
         first, last = row_ptr[s], row_ptr[s + 1]
+        n_known = 0
         for p in range(first, last):
+            if fresh and _is_known(p, k, n_known, known, targets, tables, result):
+                continue
             failed += _solve_one(p, k, m, buffers, targets, tables, result, work)
+            if fresh and n_known < KNOWN:
+                known[0][n_known], known[1][n_known], known[2][n_known] = work[0], result[1][p], result[3][p]
+                n_known += 1
         if fresh and last - first > 1:
             buffers, more = _compete(first, last, k, m, buffers, targets, tables, result, work)
             failed += more
     return failed
+
+
+@njit(cache=True, nogil=True)
+def _is_known(p, k, n_known, known, targets, tables, result):
+    """Solve a program by a mixture of phases that was optimal for another one of its system; tell whether it is.
+
+    The chemical potentials of the other prove this one too, if its phases make up this composition.
+    """
+    x, e = targets[0], tables[7]
+    h, mu, lam, basis = result
+    for b in range(n_known):
+        inside = True
+        for i in range(k):
+            share = 0.0
+            for j in range(k):
+                share += known[0][b, i, j] * x[p, j]
+            if share < -ROUND_OFF:
+                inside = False
+                break
+            lam[p, i] = max(share, 0.0)
+        if inside:
+            h[p] = 0.0
+            for i in range(k):
+                mu[p, i], basis[p, i] = known[1][b, i], known[2][b, i]
+                h[p] += lam[p, i] * e[known[2][b, i]]
+            return True
+    return False
 
 
 @njit(cache=True, nogil=True)

@@ -1,13 +1,12 @@
-"""Which implementation of the linear programs is used: numpy's, or the compiled one where numba is installed."""
+"""The linear programs by one of two implementations: numpy's, or the compiled one where numba is installed."""
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from hullworks.analysis.engine.choice import compiled_is_used
 from hullworks.analysis.engine.columns import ENUMERATED, gather
 from hullworks.analysis.engine.keys import element_keys
 from hullworks.analysis.engine.simplex import Mixtures, Targets, unended
@@ -21,21 +20,9 @@ SYSTEMS_AT_ONCE: Final = 1 << 13
 """Systems whose competing phases are gathered at once: what the cache holds."""
 
 
-@cache
-def compiled_is_there() -> bool:
-    """Tell whether numba is installed."""
-    return find_spec("numba") is not None
-
-
-class Choice:
-    """Whether compiled code is used where it is there; tests and benchmarks switch it off."""
-
-    compiled = True
-
-
 def is_compiled(codes: Array) -> bool:
     """Tell whether compiled code serves systems of so many elements, (s, k)."""
-    return Choice.compiled and codes.shape[1] <= ENUMERATED and compiled_is_there()
+    return codes.shape[1] <= ENUMERATED and compiled_is_used()
 
 
 def solve(store: Store, codes: Array, targets: Targets, systems: Array | None = None) -> Mixtures:
@@ -106,7 +93,7 @@ def _own(store: Store, systems: Array | None) -> tuple[Array, Array]:
 def _tables(store: Store) -> tuple[Array, ...]:
     """Return the arrays in which compiled code looks phases up, in its order."""
     systems, comps = store.systems, store.comps
-    table = store.system_table
+    table = store.vertex_table
     return (
         element_keys(), table.keys, table.values, systems["vstart"], systems["vcount"], store.vertices["comp"],
         comps["off"], comps["e"], store.flat["x"],

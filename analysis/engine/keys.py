@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from hullworks.analysis.engine.choice import compiled_is_used
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -16,6 +18,8 @@ Keys: TypeAlias = NDArray[np.uint64]
 
 N_CODES: Final = 128
 """Element codes are below it, so that a chemical system is a mask of 128 bits."""
+N_BITS, CODE_BITS = 64, 7
+"""Bits of a key, and of an element code."""
 HALF: Final = N_CODES // 2
 """Codes below it are bits of the lower word of a mask."""
 STEPS_OF_A_FRACTION: Final = 2.0**32
@@ -147,6 +151,11 @@ class KeyTable:
         self._place(keys, np.asarray(values, dtype=np.int32))
 
     def _place(self, keys: Keys, values: NDArray[np.int32]) -> None:
+        if compiled_is_used():
+            from hullworks.analysis.engine import compiled
+
+            compiled.place(self.keys, self.values, keys, values)
+            return
         slots = (keys & np.uint64(len(self.keys) - 1)).astype(np.int64)
         while len(keys):
             empty = self.values[slots] < 0

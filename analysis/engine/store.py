@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hullworks.analysis.engine.choice import compiled_is_used
 from hullworks.analysis.engine.groups import Groups
 from hullworks.analysis.engine.keys import (
+    CODE_BITS,
     HALF,
+    N_BITS,
     N_CODES,
     KeyTable,
     Table,
@@ -48,6 +51,25 @@ class Rows:
         return Rows(np.concatenate([[0], np.cumsum(sizes)]), self.codes[flat], self.fractions[flat])
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where in the flat columns some compositions of k elements stand."""
+
+    flat: Table
+    at: slice | Array
+    k: int
+
+    def get(self, name: str) -> Array:
+        """Return a column there, (n, k)."""
+        values: Array = self.flat[name][self.at].reshape(-1, self.k)
+        return values
+
+    def put(self, **columns: Array) -> None:
+        """Set columns there, (n, k)."""
+        for name, values in columns.items():
+            self.flat[name][self.at] = values.reshape(-1)
+
+
 class Store:
     """Entries, compositions and systems; numbers of rows are their names for one another.
 
@@ -57,7 +79,8 @@ class Store:
         h, the hull of all other compositions there, NaN while not solved; vertex, whether it is on the hull.
     flat: for each composition k places: x, atomic fractions; mu, chemical potentials that prove h from below;
         basis and lam, the compositions and fractions of atoms that prove it from above.
-    systems: key, k, off, lo and hi, the mask of their elements, vstart and vcount, their own vertices in ``vertices``.
+    systems: key, k, off, lo and hi, the mask of their elements, vstart and vcount, their own vertices in ``vertices``,
+        listed, whether they are in the vertex table.
     flat_codes: element codes of the systems, one after the other.
 
     Energies are kept relative to a frame, one energy per element and for good (that of its first reference), so that
@@ -72,11 +95,19 @@ class Store:
         )  # fmt: skip
         self.flat = Table(x=np.float64, mu=np.float64, lam=np.float64, basis=np.int32)
         self.systems = Table(
-            key=np.uint64, k=np.uint8, off=np.int64, lo=np.uint64, hi=np.uint64, vstart=np.int64, vcount=np.int32
+            key=np.uint64,
+            k=np.uint8,
+            off=np.int64,
+            lo=np.uint64,
+            hi=np.uint64,
+            vstart=np.int64,
+            vcount=np.int32,
+            listed=np.bool_,
         )
         self.flat_codes = Table(code=np.uint8, sys=np.int32)
         self.vertices = Table(comp=np.int32)
-        self.comp_table, self.system_table = KeyTable(), KeyTable()
+        # Most systems have no vertex of their own; the table of those that have had one stays in the cache.
+        self.comp_table, self.system_table, self.vertex_table = KeyTable(), KeyTable(), KeyTable()
         self.element_comp = np.full(N_CODES, -1, dtype=np.int32)
         self.frame = np.full(N_CODES, np.nan)
         self.salt = 0
@@ -88,6 +119,13 @@ class Store:
         offsets = self.systems["off"][systems]
         codes: Array = self.flat_codes["code"][offsets[:, None] + np.arange(k)]
         return codes
+
+    def places(self, comps: Array, k: int) -> Places:
+        """Return where some compositions of k elements stand in the flat columns."""
+        offsets = self.comps["off"][comps]
+        if len(comps) and (np.diff(offsets) == k).all():  # as those that came together do: no need to name each place
+            return Places(self.flat, slice(int(offsets[0]), int(offsets[-1]) + k), k)
+        return Places(self.flat, (offsets[:, None] + np.arange(k)).reshape(-1), k)
 
     def elements_there(self) -> Array:
         """Return, per element code, whether the element has an active entry."""
@@ -156,15 +194,9 @@ class Store:
         inside = ((lo[own] & ~lo[found]) | (hi[own] & ~hi[found])) == 0
         return found[inside], which[inside]
 
-    def find_systems(self, rows: Rows) -> tuple[Keys, Array]:
-        """Return the keys of the rows' systems, and which systems they are, -1 where there is none."""
-        keys = sums_of_rows(element_keys()[rows.codes], rows.indptr)
-        return keys, self.system_table.find(keys)
-
     def find_comps(self, rows: Rows) -> Array:
         """Return which compositions the rows are, -1 where there is none."""
-        keys = composition_keys(rows.codes, fraction_steps(rows.fractions), rows.indptr, self.salt)
-        found = self.comp_table.find(keys)
+        found = self.comp_table.find(keys_of_rows(rows, self.salt)[0])
         known = np.flatnonzero(found >= 0)
         found[known[~self._same(rows.of(known), found[known])]] = -1
         return found
@@ -180,33 +212,37 @@ class Store:
     def _register_comps(self, rows: Rows) -> Array:
         """Return the compositions of the rows, new ones appended by number of elements and system."""
         while True:
-            keys = composition_keys(rows.codes, fraction_steps(rows.fractions), rows.indptr, self.salt)
+            keys, system_keys = keys_of_rows(rows, self.salt)
             distinct, first, which = unique_keys(keys)
             found = self.comp_table.find(distinct).astype(np.int64)
-            known = found >= 0
             if self._all_agree(rows, first, which, found):
                 break
             self._salt_anew()
-        new = np.flatnonzero(~known)
+        new = np.flatnonzero(found < 0)
         if len(new):
-            sizes = np.diff(rows.indptr)[first[new]]
-            system_keys = sums_of_rows(element_keys()[rows.codes], rows.indptr)[first[new]]
-            order = np.lexsort((system_keys, sizes))
-            found[new[order]] = self._append_comps(distinct[new[order]], rows.of(first[new[order]]))
+            sizes = np.diff(rows.indptr)[first[new]].astype(np.uint64)
+            # By number of elements, then by system: which order systems have among themselves does not matter.
+            new = new[
+                np.argsort(sizes << np.uint64(N_BITS - CODE_BITS) | system_keys[first[new]] >> np.uint64(CODE_BITS))
+            ]
+            at = first[new]
+            found[new] = self._append_comps(distinct[new], system_keys[at], rows.of(at))
         return found[which]
 
     def _all_agree(self, rows: Rows, first: Array, which: Array, found: Array) -> bool:
         """Tell whether rows of equal keys are equal compositions, and equal to the known ones."""
-        heads = rows.of(first)
-        if len(first) < len(rows):
-            sizes = np.diff(rows.indptr)
-            if not np.array_equal(sizes, np.diff(heads.indptr)[which]):
-                return False
-            of_head = spans(heads.indptr[which], sizes)
-            if not _equal(rows.codes, rows.fractions, heads.codes[of_head], heads.fractions[of_head]):
-                return False
         known = np.flatnonzero(found >= 0)
-        return bool(self._same(heads.of(known), found[known]).all())
+        if len(known) and not self._same(rows.of(first[known]), found[known]).all():
+            return False
+        other = np.ones(len(rows), dtype=bool)
+        other[first] = False
+        repeated = np.flatnonzero(other)
+        mine, heads = rows.of(repeated), rows.of(first[which[repeated]])
+        return (
+            np.array_equal(mine.indptr, heads.indptr)
+            and np.array_equal(mine.codes, heads.codes)
+            and np.array_equal(fraction_steps(mine.fractions), fraction_steps(heads.fractions))
+        )
 
     def _same(self, rows: Rows, comps: Array) -> Array:
         """Tell of each row whether it is that composition."""
@@ -242,11 +278,11 @@ class Store:
         x = self.flat["x"][spans(self.comps["off"][comps], sizes)]
         return Rows(np.concatenate([[0], np.cumsum(sizes)]), codes, x)
 
-    def _append_comps(self, keys: Keys, rows: Rows) -> Array:
+    def _append_comps(self, keys: Keys, system_keys: Keys, rows: Rows) -> Array:
         """Append new compositions, which are ordered by number of elements and system; return their numbers."""
         first, flat_first = len(self.comps), len(self.flat)
         numbers = np.arange(first, first + len(rows))
-        system_keys, systems = self.find_systems(rows)
+        systems = self.system_table.find(system_keys)
         if (systems < 0).any():
             self._append_systems(system_keys, rows, systems < 0)
             systems = self.system_table.find(system_keys)
@@ -329,6 +365,9 @@ class Store:
         self.systems["vstart"][systems] = len(self.vertices) + np.cumsum(counts) - counts
         self.systems["vcount"][systems] = counts
         self.vertices.extend(len(own), comp=own)
+        new = systems[(counts > 0) & ~self.systems["listed"][systems]]
+        self.systems["listed"][new] = True
+        self.vertex_table.add(self.systems["key"][new], new)
         if len(self.vertices) > 2 * int(self.systems["vcount"].sum()) + 1000:
             self._compact_vertices()
 
@@ -354,6 +393,12 @@ def masks_of_rows(rows: Rows) -> tuple[Array, Array]:
     return sums_of_rows(np.where(high, none, bits), rows.indptr), sums_of_rows(np.where(high, bits, none), rows.indptr)
 
 
-def _equal(codes: Array, fractions: Array, other_codes: Array, other_fractions: Array) -> bool:
-    same = np.array_equal(codes, other_codes)
-    return same and np.array_equal(fraction_steps(fractions), fraction_steps(other_fractions))
+def keys_of_rows(rows: Rows, salt: int) -> tuple[Keys, Keys]:
+    """Return the keys of the rows' compositions and those of their systems."""
+    if compiled_is_used():
+        from hullworks.analysis.engine import compiled
+
+        of_comps, of_systems = compiled.keys_of_rows(rows.indptr, rows.codes, rows.fractions, salt, element_keys())
+        return of_comps, of_systems
+    keys = composition_keys(rows.codes, fraction_steps(rows.fractions), rows.indptr, salt)
+    return keys, sums_of_rows(element_keys()[rows.codes], rows.indptr)

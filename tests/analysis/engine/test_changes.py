@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from hullworks.analysis.convex_hull import CompositionArrays, ConvexHull, HullChange, HullNumbers
-from hullworks.analysis.engine.kernels import Choice
+from hullworks.analysis.engine.choice import Choice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hullworks.analysis.engine.choice import Choice
 from hullworks.analysis.engine.groups import Groups
 from hullworks.analysis.engine.keys import (
     KeyTable,
@@ -19,11 +21,9 @@ from hullworks.analysis.engine.keys import (
     union,
     unique_keys,
 )
-from hullworks.analysis.engine.store import Rows, Store
+from hullworks.analysis.engine.store import Rows, Store, keys_of_rows
 
 if TYPE_CHECKING:
-    import pytest
-
     from hullworks.analysis.engine.keys import Array, Keys
 
 keys_of_any_kind = st.one_of(st.integers(0, 40), st.integers(0, 2**64 - 1))
@@ -110,6 +110,7 @@ def test_compositions_whose_keys_collide_are_kept_apart(monkeypatch: pytest.Monk
         keys = composition_keys(codes, steps, indptr, salt)
         return keys % np.uint64(2) if salt < 2 else keys
 
+    monkeypatch.setattr(Choice, "compiled", False)
     monkeypatch.setattr("hullworks.analysis.engine.store.composition_keys", colliding)
     store = Store()
     two = Rows(np.array([0, 1, 3]), np.array([5, 5, 7], dtype=np.uint8), np.array([1.0, 0.25, 0.75]))
@@ -121,3 +122,17 @@ def test_compositions_whose_keys_collide_are_kept_apart(monkeypatch: pytest.Monk
     assert len(set(comps)) == 3
     assert comps[1] == comps[3]
     assert store.find_comps(more).tolist() == comps[2:]
+
+
+def test_compiled_keys_are_those_of_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a pickled hull goes on with or without numba."""
+    pytest.importorskip("numba")
+    rng = np.random.default_rng(4)
+    sizes = rng.integers(1, 6, 300)
+    indptr = np.concatenate([[0], np.cumsum(sizes)])
+    codes = np.concatenate([np.sort(rng.choice(120, n, replace=False)) for n in sizes]).astype(np.uint8)
+    rows = Rows(indptr, codes, rng.uniform(0.01, 1, len(codes)))
+    compiled = keys_of_rows(rows, 3)
+    monkeypatch.setattr(Choice, "compiled", False)
+    for with_numba, without in zip(compiled, keys_of_rows(rows, 3), strict=True):
+        assert with_numba.tolist() == without.tolist()
