@@ -26,24 +26,43 @@ if TYPE_CHECKING:
     from hullworks.settings import Settings
     from tests.analysis.conftest import Lab
 
-READER = """
-import hashlib, json, os, sys
+READERS = """
+import hashlib, json, os, sys, traceback
 from pathlib import Path
+import pandas, pymongo
 from bson import encode
 from hullworks.analysis.client import connect
 from hullworks.analysis.events import published
 from hullworks.analysis.published import content_of, verdicts_of_entries, verdicts_of_level
-db = connect(read_only=True)
-key = sys.argv[1]
-while not Path("stop").exists():
-    Path(f"reading-{os.getpid()}").touch()
-    version = published(key)
-    first = {doc["entry_id"] for doc in verdicts_of_level(key, version)}
-    second = {}
-    for name in sorted(first):
-        second |= verdicts_of_entries(key, version, [name])
-    said = [encode(content_of(second[name])) for name in sorted(second)]
-    print(json.dumps([version, len(first), hashlib.sha256(b"".join(said)).hexdigest()]))
+
+def read(key):
+    db, said = connect(read_only=True), open(f"said-{os.getpid()}", "w")
+    while not Path("stop").exists():
+        Path(f"reading-{os.getpid()}").touch()
+        version = published(key)
+        first = {doc["entry_id"] for doc in verdicts_of_level(key, version)}
+        second = {}
+        for name in sorted(first):
+            second |= verdicts_of_entries(key, version, [name])
+        contents = [encode(content_of(second[name])) for name in sorted(second)]
+        print(json.dumps([version, len(first), hashlib.sha256(b"".join(contents)).hexdigest()]), file=said)
+    said.close()
+
+def child(key):
+    try:
+        read(key)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+# Processes of their own, each with its own connection, that share what it takes to import.
+pids = []
+for _ in range(int(sys.argv[2])):
+    pids.append(os.fork())
+    if pids[-1] == 0:
+        child(sys.argv[1])
+sys.exit(any([os.waitpid(pid, 0)[1] for pid in pids]))
 """
 
 
@@ -68,18 +87,19 @@ def test_no_reader_ever_sees_half_a_version(lab: Lab, mongod: Settings, readers:
     for n in range(2, 12):
         lab.enter(f"Mg{n}Si", -1.0 - 4.0 / (n + 1))
     update_all()
-    command = [sys.executable, "-c", READER, lab.key]
-    processes = [
-        subprocess.Popen(command, cwd=mongod.project_dir, stdout=subprocess.PIPE, text=True) for _ in range(readers)
-    ]
+    command = [sys.executable, "-c", READERS, lab.key, str(readers)]
+    process = subprocess.Popen(command, cwd=mongod.project_dir)
     rounds, more = 0, 10
     while more:
+        assert process.poll() is None
         recorrect("entry-Mg2Si-fast", -2.3 - 0.01 * (rounds % 7), {}, f"round {rounds}")
         rounds += 1
         more -= len(list(mongod.project_dir.glob("reading-*"))) == readers
     (mongod.project_dir / "stop").touch()
-    lines = [line for process in processes for line in process.communicate()[0].splitlines()]
-    assert [process.returncode for process in processes] == [0] * readers
+    assert process.wait() == 0
+    files = list(mongod.project_dir.glob("said-*"))
+    assert len(files) == readers
+    lines = [line for file in files for line in file.read_text().splitlines()]
     expected = _expected(lab.key)
     seen = {tuple(json.loads(line)) for line in lines}
     assert len({version for version, *_ in seen}) > 1
