@@ -147,6 +147,11 @@ def calculation_id(structure_id: str, level_key: str, graph_version: str) -> str
     return _hashed("calc", structure_id, level_key, graph_version)
 
 
+def entry_id(calculation_id: str) -> str:
+    """Return the id of the only entry that a calculation can have."""
+    return "entry-" + hashlib.sha256(calculation_id.encode()).hexdigest()[:16]
+
+
 def row_id(batch: str, raw_sha256: str, occurrence: int) -> str:
     """Return the id of one row of a batch, readable as a crystal or not.
 

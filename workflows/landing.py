@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,7 +21,7 @@ from hullworks.levels import LevelOfTheory
 from hullworks.settings import get_settings
 from hullworks.states import CandidateState, Cause, Role
 from hullworks.workflows.codes import CalculationContext, get_code
-from hullworks.workflows.identity import structure_id
+from hullworks.workflows.identity import entry_id, structure_id
 from hullworks.workflows.intake.crystal import closest_contact
 from hullworks.workflows.intake.limits import default_limits
 
@@ -176,11 +175,6 @@ def _require_numbers(finished: FinishedCalculation, context: CalculationContext)
     )
     if not all(number is None or math.isfinite(number) for number in (*energies, finished.volume_change)):
         raise LandingError("an energy or the volume of the result is not a number", context.calculation_id)
-
-
-def entry_id(calculation_id: str) -> str:
-    """Return the id of the only entry that a calculation can have."""
-    return "entry-" + hashlib.sha256(calculation_id.encode()).hexdigest()[:16]
 
 
 def _uncertainty_parts(finished: FinishedCalculation) -> dict[str, float]:

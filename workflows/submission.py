@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from mongoengine.errors import NotUniqueError
 from pymatgen.core import Structure
 
-from hullworks.documents import SCHEMA_VERSION, Batch, Candidate, Level, Reason, StateMove, now
+from hullworks.documents import SCHEMA_VERSION, Batch, Candidate, Reason, StateMove, now
 from hullworks.documents import Prediction as StoredPrediction
 from hullworks.errors import HullWorksError, InputError
 from hullworks.states import CandidateState
 from hullworks.workflows.codes import check_structure, graph_version
 from hullworks.workflows.identity import DuplicateIndex, calculation_id, candidate_id, row_id, structure_id
 from hullworks.workflows.intake import CandidateInput, IntakeRow, read_rows
+from hullworks.workflows.references.levels import store_level
 from hullworks.workflows.screening import Rank, ScreeningPolicy, rank, screen
 
 if TYPE_CHECKING:
@@ -272,9 +273,10 @@ def _text(place: Path | str) -> str:
 
 def _note_batch(batch: str, level: LevelOfTheory, policy: ScreeningPolicy, owner: str, sources: list[str]) -> None:
     """Store the batch and its level, or find them stored."""
-    first = {"upsert": True, "set_on_insert__schema_version": SCHEMA_VERSION, "set_on_insert__created_at": now()}
     Batch.objects(name=batch).update_one(
-        **first,
+        upsert=True,
+        set_on_insert__schema_version=SCHEMA_VERSION,
+        set_on_insert__created_at=now(),
         set_on_insert__level_key=level.key,
         set_on_insert__policy=policy.model_dump(mode="json"),
         set_on_insert__owner=owner,
@@ -286,9 +288,7 @@ def _note_batch(batch: str, level: LevelOfTheory, policy: ScreeningPolicy, owner
             f"batch {batch}",
             "Name another batch.",
         )
-    Level.objects(key=level.key).update_one(
-        **first, set_on_insert__slug=level.slug, set_on_insert__data=level.as_dict()
-    )
+    store_level(level)
     Batch.objects(name=batch).update_one(add_to_set__sources=sources)
 
 

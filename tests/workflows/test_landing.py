@@ -19,11 +19,10 @@ from hullworks.errors import LandingError
 from hullworks.levels import LevelOfTheory
 from hullworks.states import CandidateState, Cause, Role
 from hullworks.workflows.codes import CalculationContext
-from hullworks.workflows.identity import structure_id
+from hullworks.workflows.identity import entry_id, structure_id
 from hullworks.workflows.landing import (
     FinishedCalculation,
     build_entry,
-    entry_id,
     land_result,
     load_rules,
     store_entry,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hullworks.documents import SCHEMA_VERSION
 from hullworks.states import Role
+from hullworks.workflows.identity import entry_id
 from hullworks.workflows.references.rows import RefusalCode, RowRefusedError
 
 if TYPE_CHECKING:
@@ -68,11 +69,6 @@ def energies_of(row: ReferenceRow, n_atoms: float, window: Window, rules: Rules)
 def calculation_id(level_key: str, source_id: str) -> str:
     """Return the id under which a source's entry is known at a level, whoever imports it and however often."""
     return "import-" + hashlib.sha256(f"{level_key}\0{source_id}".encode("utf-8", "replace")).hexdigest()[:ID_DIGITS]
-
-
-def entry_id(calculation: str) -> str:
-    """Return the id of the only entry that a calculation can have."""
-    return "entry-" + hashlib.sha256(calculation.encode()).hexdigest()[:ID_DIGITS]
 
 
 def content_source_id(formula: str, energy: float) -> str:
