@@ -346,9 +346,7 @@ class _Places:
 
     def compared(self, store: Store, comps: IntArray, added: IntArray, gone: IntArray) -> HullChange:
         """Return what a change did, given all compositions that it may have concerned."""
-        marked = np.zeros(len(store.comps), dtype=bool)
-        marked[comps] = True
-        touched = np.flatnonzero(marked[store.entries["comp"]])
+        touched, _ = store.entries_of(comps)
         old = self._above(store, touched, gone)
         new = _clean(answers.distances(store, touched))
         with np.errstate(invalid="ignore"):

@@ -48,11 +48,10 @@ def distances(store: Store, entries: Array) -> Array:
 def lowest_of_others(store: Store, entries: Array) -> Array:
     """Return the lowest energy in eV/atom among the other active entries of the same composition; inf without one."""
     comps, which = np.unique(store.entries["comp"][entries], return_inverse=True)
-    place = np.full(len(store.comps), -1, dtype=np.int64)
-    place[comps] = np.arange(len(comps))
-    own = place[store.entries["comp"]]
-    every = np.flatnonzero((own >= 0) & store.entries["active"])
-    own, energies, ground = own[every], store.entries["energy"][every], store.comps["ground"][comps]
+    every, own = store.entries_of(comps)
+    there = store.entries["active"][every]
+    every, own = every[there], own[there]
+    energies, ground = store.entries["energy"][every], store.comps["ground"][comps]
     second = np.full(len(comps), np.inf)
     others = every != ground[own]
     np.minimum.at(second, own[others], energies[others])

@@ -10,6 +10,7 @@ import numpy as np
 from hullworks.analysis.engine.kernels import is_compiled, solve, solve_compiled
 from hullworks.analysis.engine.keys import HALF, spans, union
 from hullworks.analysis.engine.simplex import Targets, TIGHT_eV, UNDERCUT_eV
+from hullworks.analysis.engine.store import masks_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +81,7 @@ def change(store: Store, gone: Array, rows: Rows, energies: Array) -> Moved:
     fallen = fallen[~np.isnan(store.comps["h"][fallen])]
     exposed = _flag(store, union([widowed, risen[~np.isnan(store.comps["h"][risen])], fallen]))
 
-    fresh = _solve_fresh(store)
+    fresh = _solve_fresh(store, union([own, moved_elements]))
     found = Undercut.nowhere()
     if old.any():
         found = _undercut(store, union([exposed, fresh[store.comps["vertex"][fresh]]]), old)
@@ -120,7 +121,8 @@ def _set_references(store: Store, own: Array, ground_before: Array) -> Array:
     store.set_vertices(moved)
     store.flat["mu"][comps["off"][moved]] = comps["e"][moved]
     store.flat["lam"][comps["off"][moved]], store.flat["basis"][comps["off"][moved]] = 1.0, moved
-    systems = _distinct(store, store.supersystems(comps["sys"][moved])[0])
+    lo, hi = masks_of(codes)
+    systems = np.flatnonzero(((store.systems["lo"] & lo) | (store.systems["hi"] & hi)) != 0)
     lost = systems[~store.complete(systems)]
     _drop(store, store.members(lost)[0])
     return union([store.members(systems)[0]])
@@ -147,14 +149,13 @@ def _with_basis(store: Store, comps: Array) -> Array:
     return found[store.comps["k"][found] > 1]
 
 
-def _solve_fresh(store: Store) -> Array:
-    """Solve every composition that has an entry and a hull, but no solution; return them.
+def _solve_fresh(store: Store, comps: Array) -> Array:
+    """Solve those of some compositions that have an entry and a hull, but no solution; return them.
 
     By number of elements: what is on the hull of a system competes in all larger ones.
     """
-    wanted = np.isnan(store.comps["h"]) & (store.comps["ground"] >= 0)
-    wanted &= store.complete(np.arange(len(store.systems)))[store.comps["sys"]]
-    fresh = np.flatnonzero(wanted)
+    wanted = np.isnan(store.comps["h"][comps]) & (store.comps["ground"][comps] >= 0)
+    fresh = comps[wanted & store.complete(store.comps["sys"][comps])]
     sizes = store.comps["k"][fresh]
     for k in range(2, int(sizes.max(initial=1)) + 1):
         comps = fresh[sizes == k]

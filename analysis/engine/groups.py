@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from hullworks.analysis.engine.keys import spans
 if TYPE_CHECKING:
     from hullworks.analysis.engine.keys import Array
 
+RADIX_BYTES: Final = 2
+"""Labels of at most so many bytes are sorted by radix."""
 TAIL: Final = 2000
 TAIL_SHARE: Final = 0.05
 """Appended rows are sorted anew at each call until there are this many, or this share of all: sorting them is cheap."""
@@ -31,11 +33,7 @@ class Groups:
             labels: The label of every row, (n,).
             n_labels: Labels are below it.
         """
-        tail = len(labels) - len(self._rows)
-        if tail > max(TAIL, TAIL_SHARE * len(self._rows)):
-            self._rows = np.argsort(labels, kind="stable").astype(np.int32)
-            self._indptr = np.concatenate([[0], np.cumsum(np.bincount(labels, minlength=n_labels))])
-            tail = 0
+        tail = self._sorted(labels, n_labels)
         place = np.arange(len(wanted))
         known = np.minimum(wanted, len(self._indptr) - 2)
         starts = self._indptr[np.maximum(known, 0)] if len(self._indptr) > 1 else np.zeros(len(wanted), dtype=np.int64)
@@ -44,8 +42,20 @@ class Groups:
         rows, which = self._rows[spans(starts, counts)], np.repeat(place, counts)
         return (rows, which) if not tail else self._with_tail(rows, which, wanted, labels)
 
-    def counts(self, n_labels: int) -> Array:
-        """Return about how many rows each label has: appended ones may be missing."""
+    def _sorted(self, labels: Array, n_labels: int) -> int:
+        """Sort the rows when too many are not; return how many are left at the end."""
+        tail = len(labels) - len(self._rows)
+        if tail <= max(TAIL, TAIL_SHARE * len(self._rows)):
+            return tail
+        # Two-byte labels are sorted by radix, others fastest by the processor's vector instructions.
+        kind: Literal["stable", "quicksort"] = "stable" if labels.dtype.itemsize <= RADIX_BYTES else "quicksort"
+        self._rows = np.argsort(labels, kind=kind).astype(np.int32)
+        self._indptr = np.concatenate([[0], np.cumsum(np.bincount(labels, minlength=n_labels))])
+        return 0
+
+    def counts(self, labels: Array, n_labels: int) -> Array:
+        """Return about how many rows each label has: a few appended ones may be missing."""
+        self._sorted(labels, n_labels)
         counts = np.zeros(n_labels, dtype=np.int64)
         counts[: len(self._indptr) - 1] = np.diff(self._indptr)
         return counts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -28,6 +28,10 @@ from hullworks.errors import HullError
 
 if TYPE_CHECKING:
     from hullworks.analysis.engine.keys import Array, Keys
+
+
+FEW: Final = 8
+"""Where more than one in so many compositions is asked for, walking through all entries is faster than looking up."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class Store:
     systems: key, k, off, lo and hi, the mask of their elements, vstart and vcount, their own vertices in ``vertices``,
         listed, whether they are in the vertex table.
     flat_codes: element codes of the systems, one after the other.
+    pairs: every pair of elements, also of equals, of every system, made when it is first needed.
 
     Energies are kept relative to a frame, one energy per element and for good (that of its first reference), so that
     total energies of thousands of eV cost no digits, and a new reference is a phase like any other.
@@ -111,7 +116,10 @@ class Store:
         self.element_comp = np.full(N_CODES, -1, dtype=np.int32)
         self.frame = np.full(N_CODES, np.nan)
         self.salt = 0
-        self._by_system, self._by_element = Groups(), Groups()
+        # Labels of two bytes: they are sorted by radix.
+        self.pairs = Table(label=np.uint16, sys=np.int32)
+        self._paired = 0
+        self._by_system, self._by_pair, self._by_comp = Groups(), Groups(), Groups()
 
     # ------------------------------------------------------------------------------------------------ what is asked
     def system_codes(self, systems: Array, k: int) -> Array:
@@ -175,24 +183,56 @@ class Store:
         order = np.argsort(place, kind="stable")
         return members[order], place[order]
 
+    def entries_of(self, comps: Array) -> tuple[Array, Array]:
+        """Return the entries of some distinct compositions, increasing: (entries, place in ``comps`` of each)."""
+        if len(comps) * FEW < len(self.comps):
+            entries, place = self._by_comp.of(comps, self.entries["comp"], len(self.comps))
+            order = np.argsort(entries)
+            return entries[order].astype(np.int64), place[order]
+        where = np.full(len(self.comps), -1, dtype=np.int32)
+        where[comps] = np.arange(len(comps))
+        place = where[self.entries["comp"]]
+        entries = np.flatnonzero(place >= 0)
+        return entries, place[entries]
+
     def supersystems(self, systems: Array) -> tuple[Array, Array]:
         """Return the systems that contain some systems, these included: (systems, place in ``systems`` of each)."""
         if not len(systems):
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-        sizes = self.systems["k"][systems].astype(np.int64)
-        codes = self.flat_codes["code"][spans(self.systems["off"][systems], sizes)]
-        often = self._by_element.counts(N_CODES)[codes]
-        ends = np.cumsum(sizes)
-        rarest = np.minimum.reduceat(often, ends - sizes)
-        at = np.flatnonzero(often == np.repeat(rarest, sizes))
-        rows = np.repeat(np.arange(len(systems)), sizes)[at]
-        first = at[np.concatenate([[True], rows[1:] != rows[:-1]])]
-        flat, which = self._by_element.of(codes[first].astype(np.int64), self.flat_codes["code"], N_CODES)
-        found = self.flat_codes["sys"][flat]
+        distinct, which = np.unique(systems, return_inverse=True)
+        labels = self._rarest_pairs(distinct)
+        flat, at = self._by_pair.of(labels, self.pairs["label"], N_CODES * N_CODES)
+        found = self.pairs["sys"][flat]
         lo, hi = self.systems["lo"], self.systems["hi"]
-        own = systems[which]
+        own = distinct[at]
         inside = ((lo[own] & ~lo[found]) | (hi[own] & ~hi[found])) == 0
-        return found[inside], which[inside]
+        found, at = found[inside], at[inside]
+        order = np.argsort(at, kind="stable")
+        counts = np.bincount(at, minlength=len(distinct))
+        starts = np.cumsum(counts) - counts
+        return found[order][spans(starts[which], counts[which])], np.repeat(np.arange(len(systems)), counts[which])
+
+    def _rarest_pairs(self, systems: Array) -> Array:
+        """Return, of each system, the pair of its elements (of equals for one) that is in the fewest systems."""
+        self._note_pairs()
+        often = self._by_pair.counts(self.pairs["label"], N_CODES * N_CODES)
+        labels = np.zeros(len(systems), dtype=np.int64)
+        sizes = self.systems["k"][systems]
+        for k in np.unique(sizes):
+            at = np.flatnonzero(sizes == k)
+            pairs = pair_labels(self.system_codes(systems[at], int(k)))
+            labels[at] = pairs[np.arange(len(at)), often[pairs].argmin(axis=1)]
+        return labels
+
+    def _note_pairs(self) -> None:
+        """Bring the table of pairs up to date: it is made when it is first asked for."""
+        new = np.arange(self._paired, len(self.systems))
+        self._paired = len(self.systems)
+        sizes = self.systems["k"][new]
+        for k in np.unique(sizes):
+            same = new[sizes == k]
+            labels = pair_labels(self.system_codes(same, int(k)))
+            self.pairs.extend(labels.size, label=labels.reshape(-1), sys=np.repeat(same, labels.shape[1]))
 
     def find_comps(self, rows: Rows) -> Array:
         """Return which compositions the rows are, -1 where there is none."""
@@ -335,11 +375,10 @@ class Store:
 
     def set_grounds(self, comps: Array) -> None:
         """Find the lowest active entry of each of some distinct compositions anew; the first of those that tie."""
-        place = np.full(len(self.comps), -1, dtype=np.int32)
-        place[comps] = np.arange(len(comps))
-        own = place[self.entries["comp"]]
-        entries = np.flatnonzero((own >= 0) & self.entries["active"])
-        own, energies = own[entries], self.entries["energy"][entries]
+        entries, own = self.entries_of(comps)
+        kept = self.entries["active"][entries]
+        entries, own = entries[kept], own[kept]
+        energies = self.entries["energy"][entries]
         lowest = np.full(len(comps), np.inf)
         np.minimum.at(lowest, own, energies)
         ties = np.flatnonzero(energies == lowest[own])[::-1]
@@ -391,6 +430,13 @@ def masks_of_rows(rows: Rows) -> tuple[Array, Array]:
     high = rows.codes >= HALF
     none = np.uint64(0)
     return sums_of_rows(np.where(high, none, bits), rows.indptr), sums_of_rows(np.where(high, bits, none), rows.indptr)
+
+
+def pair_labels(codes: Array) -> Array:
+    """Return labels of all pairs of elements, those of one with itself included, of systems of k elements, (s, m)."""
+    first, second = np.triu_indices(codes.shape[1])
+    labels: Array = codes[:, first].astype(np.int64) * N_CODES + codes[:, second]
+    return labels
 
 
 def keys_of_rows(rows: Rows, salt: int) -> tuple[Keys, Keys]:
