@@ -8,9 +8,9 @@ import numpy as np
 
 from hullworks.analysis.engine.changes import by_system
 from hullworks.analysis.engine.columns import gather
-from hullworks.analysis.engine.kernels import SYSTEMS_AT_ONCE, is_compiled, undercut_compiled
+from hullworks.analysis.engine.kernels import SYSTEMS_AT_ONCE, doubt_compiled, is_compiled
 from hullworks.analysis.engine.keys import spans
-from hullworks.analysis.engine.simplex import UNDERCUT_eV
+from hullworks.analysis.engine.simplex import Mixtures, Targets, UNDERCUT_eV
 
 if TYPE_CHECKING:
     from hullworks.analysis.engine.columns import Columns
@@ -64,22 +64,23 @@ def _doubt(store: Store, systems: Array, comps: Array, row: Array, *, deep: bool
     """Return the largest gap of compositions that are all on the hull, or all above it."""
     k = int(store.comps["k"][comps[0]])
     codes = store.system_codes(systems, k)
-    flat = store.comps["off"][comps][:, None] + np.arange(k)
-    mu, lam, basis = store.flat["mu"][flat], store.flat["lam"][flat], store.flat["basis"][flat]
-    h, target = store.comps["h"][comps], store.flat["x"][flat]
+    own, places = codes[row], store.places(comps, k)
+    e_elements = store.element_energies()[own]
+    targets = Targets(row, places.get("x"), comps, store.element_comp[own], e_elements)
+    solved = Mixtures(store.comps["h"][comps], places.get("mu"), places.get("lam"), places.get("basis"))
+    if not all(np.isfinite(each).all() for each in (targets.x, solved.h, solved.mu, solved.lam)):
+        return float("inf")
     if is_compiled(codes):
-        undercut = undercut_compiled(store, codes, row, comps, mu, systems if deep else None)
-    else:
-        undercut = _undercut(gather(store, codes, systems if deep else None), comps, row, mu)
-    e_elements = store.element_energies()[codes[row]]
-    undercut = max(undercut, float((mu - e_elements).max()))
-    made = np.zeros_like(target)
+        return doubt_compiled(store, codes, targets, solved, systems if deep else None)
+    columns = gather(store, codes, systems if deep else None)
+    below = max(_undercut(columns, comps, row, solved.mu), float((solved.mu - e_elements).max()))
+    made = np.zeros_like(targets.x)
     for j in range(k):
-        made += lam[:, [j]] * _fractions_in(store, codes[row], basis[:, j])
-    e, own = store.comps["e"][basis], basis == comps[:, None]
-    gaps = [np.abs(made - target).max(), np.abs((lam * e).sum(axis=1) - h).max()]
-    gaps += [np.abs((mu * target).sum(axis=1) - h).max(), -lam.min(), lam[own].max(initial=0.0)]
-    return max(undercut, *(float(gap) for gap in gaps))
+        made += solved.lam[:, [j]] * _fractions_in(store, own, solved.basis[:, j])
+    e, itself = store.comps["e"][solved.basis], solved.basis == comps[:, None]
+    heights = np.abs((solved.lam * e).sum(axis=1) - solved.h), np.abs((solved.mu * targets.x).sum(axis=1) - solved.h)
+    gaps = [np.abs(made - targets.x), *heights, -solved.lam, solved.lam[itself]]
+    return max(below, *(float(gap.max(initial=0.0)) for gap in gaps))
 
 
 def _undercut(columns: Columns, comps: Array, row: Array, mu: Array) -> float:

@@ -325,21 +325,67 @@ def _simplex(k, m, buffers, x, elements, e_elements, work, mu, lam, basis):
 
 
 @njit(cache=True, nogil=True)
-def undercut_by(codes, row_ptr, own, mu, own_ptr, own_comps, tables):
-    """Return how far a phase lies below the plane of a program of its system at most, eV/atom, at least 0."""
+def doubt(codes, row_ptr, targets, own_ptr, own_comps, tables, result):
+    """Return the largest gap in what proves the programs of systems of k elements; see `certificates`."""
     k = codes.shape[1]
-    sums, buffers = np.zeros(1 << k, dtype=np.uint64), _buffers(k)
+    sums, buffers, made = np.zeros(1 << k, dtype=np.uint64), _buffers(k), np.empty(k)
     worst = 0.0
     for s in range(len(codes)):
         buffers, m = _phases(codes[s], sums, buffers, tables)
         if len(own_ptr):
             buffers, m = _with(buffers, m, k, own_comps[own_ptr[s] : own_ptr[s + 1]], tables)
-        cols, cost, comp, _ = buffers
         for p in range(row_ptr[s], row_ptr[s + 1]):
-            for i in range(m):
-                below = -cost[i]
-                for j in range(k):
-                    below += mu[p, j] * cols[j, i]
-                if below > worst and comp[i] != own[p]:
-                    worst = below
+            worst = max(worst, _gap_below(p, k, m, buffers, targets, result))
+            worst = max(worst, _gap_above(p, k, m, buffers, targets, result, made))
     return worst
+
+
+@njit(cache=True, nogil=True)
+def _gap_below(p, k, m, buffers, targets, result):
+    """Return how far a phase lies below the plane of a program, or the plane from its height."""
+    cols, cost, comp, _ = buffers
+    x, own, _, e_elements = targets
+    mu = result[1]
+    height, worst = 0.0, 0.0
+    for j in range(k):
+        height += mu[p, j] * x[p, j]
+        worst = max(worst, mu[p, j] - e_elements[p, j])
+    for i in range(m):
+        below = -cost[i]
+        for j in range(k):
+            below += mu[p, j] * cols[j, i]
+        if below > worst and comp[i] != own[p]:
+            worst = below
+    return max(worst, abs(height - result[0][p]))
+
+
+@njit(cache=True, nogil=True)
+def _gap_above(p, k, m, buffers, targets, result, made):
+    """Return how far a mixture is from the composition and energy that it should have; infinity for no mixture."""
+    cols, cost, comp, _ = buffers
+    x, own, elements, e_elements = targets
+    h, _, lam, basis = result
+    energy, worst = 0.0, 0.0
+    made[:] = 0.0
+    for b in range(k):
+        share = lam[p, b]
+        worst = max(worst, -share)
+        if share == 0.0:
+            continue
+        found = False
+        for j in range(k):
+            if elements[p, j] == basis[p, b]:
+                made[j] += share
+                energy += share * e_elements[p, j]
+                found = True
+        for i in range(m):
+            if not found and comp[i] == basis[p, b] and comp[i] != own[p]:
+                for j in range(k):
+                    made[j] += share * cols[j, i]
+                energy += share * cost[i]
+                found = True
+        if not found:
+            return np.inf
+    for j in range(k):
+        worst = max(worst, abs(made[j] - x[p, j]))
+    return max(worst, abs(energy - h[p]))

@@ -75,12 +75,14 @@ def solve_compiled(
     return result
 
 
-def undercut_compiled(store: Store, codes: Array, row: Array, own: Array, mu: Array, systems: Array | None) -> float:
-    """Return how far a phase lies below one of some planes at most, eV/atom; the arrays are those of `solve`."""
+def doubt_compiled(store: Store, codes: Array, targets: Targets, solved: Mixtures, systems: Array | None) -> float:
+    """Return the largest gap in what proves some solved programs; the arrays are those of `solve`."""
     from hullworks.analysis.engine import compiled
 
-    row_ptr = np.searchsorted(row, np.arange(len(codes) + 1))
-    return float(compiled.undercut_by(codes, row_ptr, own, mu, *_own(store, systems), _tables(store)))
+    programs = (np.ascontiguousarray(targets.x), targets.own, targets.elements, targets.e_elements)
+    row_ptr = np.searchsorted(targets.row, np.arange(len(codes) + 1))
+    proof = (solved.h, solved.mu, solved.lam, solved.basis)
+    return float(compiled.doubt(codes, row_ptr, programs, *_own(store, systems), _tables(store), proof))
 
 
 def _own(store: Store, systems: Array | None) -> tuple[Array, Array]:

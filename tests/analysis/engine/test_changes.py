@@ -173,6 +173,7 @@ def test_the_compiled_programs_agree_with_those_of_numpy() -> None:
         Choice.compiled = True
 
 
+@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("spoiled", ["mu", "lam", "basis", "x"])
 def test_a_spoiled_certificate_is_noticed(spoiled: str) -> None:
     """One wrong number in a proof, and it proves nothing any more."""
@@ -187,6 +188,7 @@ def test_a_spoiled_certificate_is_noticed(spoiled: str) -> None:
     assert hull.verify() > 1e-5
 
 
+@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("column", ["h", "e", "vertex", "ground"])
 def test_a_spoiled_composition_is_noticed(column: str) -> None:
     """So is one whose height, energy, place or ground state is wrong."""
@@ -197,6 +199,14 @@ def test_a_spoiled_composition_is_noticed(column: str) -> None:
     victim = int(np.flatnonzero((comps["k"] == 3) & comps["vertex"])[0])
     comps[column][victim] = {"h": 1.0, "e": -9.0, "vertex": False, "ground": 0}[column]
     assert hull.verify() > 1e-5
+
+
+@pytest.mark.usefixtures("implementation")
+def test_a_proof_that_is_no_number_proves_nothing() -> None:
+    """NaN is smaller than nothing, and is not taken for round-off."""
+    hull = build([({"Mg": 1}, 0.0), ({"Si": 1}, 0.0), ({"Mg": 2, "Si": 1}, -0.2), ({"Mg": 1, "Si": 1}, 0.1)])
+    hull._store.flat["mu"][-1] = np.nan
+    assert hull.verify() > 1
 
 
 def test_systems_of_many_elements_are_scanned() -> None:
