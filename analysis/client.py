@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pymatgen.core import Composition
 
     from hullworks.analysis.convex_hull import ConvexHull
+    from hullworks.analysis.ensembles import Stability
     from hullworks.analysis.verdicts import VerdictResult
 
 
@@ -252,6 +253,26 @@ class Hull:
         """The entries that are stable."""
         entries = self.entries
         return entries if entries.empty else entries[entries["verdict"] == "stable"]
+
+    def p_stable(
+        self, n_samples: int = 1000, seed: int = 0, *, assumed_eV: float | None = None, cluster: str | None = None
+    ) -> Stability:
+        """Return how often each entry is stable when the errors that entries carry are drawn many times.
+
+        Args:
+            n_samples: Hulls to build.
+            seed: Seed of the draws; the same gives the same bytes.
+            assumed_eV: One standard deviation in eV/atom of an independent error for each entry that carries none.
+            cluster: Where to work: None for this process, ``local:N`` or ``slurm:N`` with the extra ``dask``.
+
+        Raises:
+            HullError: No entry carries an error, and none is assumed.
+        """
+        from hullworks.analysis.ensembles import p_stable
+        from hullworks.analysis.entry_errors import carried_errors
+
+        errors = carried_errors(self.view, assumed_eV).errors
+        return p_stable(self.engine, errors, n_samples, seed, cluster=cluster)
 
     def phase_diagram(self) -> PhaseDiagram:
         """Return pymatgen's phase diagram of the same entries.

@@ -115,11 +115,19 @@ def retract(entry_id: str, reason: str) -> Counter[str]:
 
     Raises:
         InputError: There is no such entry, or no reason.
+        HullError: An audit has stopped publication; nothing was changed.
     """
     entry = _entry(entry_id, reason)
+    _require_going_on(entry["level_key"])
     change = {"retracted": True, "retraction": reason, "hull_sequence": None}
     Entry.collection().update_one({"_id": entry_id, "retracted": {"$ne": True}}, {"$set": change})
     return update_level(entry["level_key"])
+
+
+def _require_going_on(level_key: str) -> None:
+    """Refuse a change while a level is halted: a repair would take it in silently."""
+    if is_halted(level_key):
+        raise HullError("an audit has stopped publication", level_key, "Run: hullworks audit --repair")
 
 
 def recorrect(entry_id: str, energy: float, parts: Mapping[str, float], reason: str) -> Counter[str]:
@@ -136,10 +144,12 @@ def recorrect(entry_id: str, energy: float, parts: Mapping[str, float], reason: 
 
     Raises:
         InputError: There is no such entry or no reason, it was retracted, or the energy is no energy of a solid.
+        HullError: An audit has stopped publication; nothing was changed.
     """
     entry = _entry(entry_id, reason)
     if problem := _energy_problem(energy):
         raise InputError(problem, entry_id)
+    _require_going_on(entry["level_key"])
     change: dict[str, Any] = {"energy_eV_per_atom": float(energy), "correction_parts_eV_per_atom": dict(parts)}
     change |= {"recorrection": reason, "hull_sequence": None}
     made = Entry.collection().update_one(

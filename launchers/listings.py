@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from hullworks.analysis import history as memory
 from hullworks.analysis.events import published
+from hullworks.analysis.hull_points import SYMBOLS
 from hullworks.analysis.hull_view import missing_references
 from hullworks.analysis.published import (
     candidate_rows,
@@ -14,7 +16,7 @@ from hullworks.analysis.published import (
     verdicts_of_level,
 )
 from hullworks.documents import Batch, Candidate, Entry, Level, Run, StateMove
-from hullworks.errors import InputError
+from hullworks.errors import HullError, InputError
 from hullworks.levels import resolve_level
 from hullworks.states import CandidateState
 
@@ -33,7 +35,7 @@ def level_key(name: str) -> str:
 
 
 def levels() -> list[Row]:
-    """Return the stored levels with their numbers of candidates and entries."""
+    """Return the stored levels: candidates, entries, published hull version, and why a level is halted, if it is."""
     return [
         {
             "slug": level.slug,
@@ -41,6 +43,7 @@ def levels() -> list[Row]:
             "candidates": Candidate.objects(level_key=level.key).count(),
             "entries": Entry.objects(level_key=level.key, valid=True, retracted=False).count(),
             "hull_version": level.published or 0,
+            "halted": list(level.halted["evidence"]) if level.halted else None,
             "level": dict(level.data),
         }
         for level in Level.objects.order_by("key")
@@ -119,6 +122,18 @@ def _state(name: str) -> CandidateState:
         raise InputError("no such state", name, f"States: {', '.join(CandidateState)}.") from None
 
 
+def elements_of(chemsys: str) -> list[str]:
+    """Return the elements of a chemical system, sorted.
+
+    Raises:
+        InputError: It holds what is no element.
+    """
+    elements = sorted({part.strip() for part in chemsys.split("-")})
+    if wrong := [part for part in elements if part not in SYMBOLS]:
+        raise InputError(f"{', '.join(wrong) or 'nothing'} is not an element", chemsys, "Write it like Mg-Si-Ge.")
+    return elements
+
+
 def hull_rows(view: Hull) -> list[Row]:
     """Return the entries of a hull view, lowest above it first."""
     made = verdicts_of_entries(view.level_key, view.sequence, view.view.ids) if view.is_present else {}
@@ -129,10 +144,24 @@ def hull_rows(view: Hull) -> list[Row]:
     return sorted(rows, key=lambda row: (row["e_above_hull"] is None, row["e_above_hull"] or 0.0, row["name"]))
 
 
-def stable(key: str, chemsys: str | None) -> list[Row]:
-    """Return the stable entries of a level, within a chemical system if one is named."""
-    version = published(key)
-    verdicts = {each["entry_id"]: each for each in verdicts_of_level(key, version, chemsys=chemsys, kind="stable")}
+def stable(key: str, chemsys: str | None, as_of: int | None = None) -> list[Row]:
+    """Return the stable entries of a level, within a chemical system if one is named.
+
+    Args:
+        key: Key of the level.
+        chemsys: Only entries within this chemical system.
+        as_of: The hull version that is asked for; a number between two means the earlier. By default the published.
+
+    Raises:
+        HullError: There is no such version yet.
+        InputError: The chemical system cannot be read.
+    """
+    newest = published(key)
+    version = newest if as_of is None else as_of
+    if version > newest:
+        raise HullError(f"there is no hull version {version}, the newest is {newest}", key)
+    system = "-".join(elements_of(chemsys)) if chemsys else None
+    verdicts = {each["entry_id"]: each for each in verdicts_of_level(key, version, chemsys=system, kind="stable")}
     fields = {"name": 1, "reduced_formula": 1, "role": 1}
     entries = {doc["_id"]: doc for doc in Entry.collection().find({"_id": {"$in": list(verdicts)}}, fields)}
     return [
@@ -155,11 +184,13 @@ def history(entry_id: str) -> list[Row]:
 def _history_row(entry_id: str, step: memory.HistoryStep) -> Row:
     others = [event.entry_id or event.kind for event in step.because if event.entry_id != entry_id]
     return {
+        "level": step.level_key,
         "sequence": step.version,
         "at": step.at,
         "what": _what(step),
         "change": step.change_eV_per_atom,
         "because_of": entry_id if step.what != "moved" else _few(others),
+        "because": [asdict(event) for event in step.because],
         "reasons": [event.reason for event in step.because if event.reason],
         "before": verdict_row(step.before),
         "after": verdict_row(step.after),
@@ -172,15 +203,36 @@ def _few(names: list[str]) -> str:
 
 def _what(step: memory.HistoryStep) -> str:
     """Return what one version did to an entry, in a few words."""
-    was, lies = (bool(verdict and verdict["on_hull"]) for verdict in (step.before, step.after))
     if step.after is None:
         return step.what
     if step.before is None or step.what != "moved":
-        return f"{step.what}, {'on the hull' if lies else 'above the hull'}"
-    if was != lies:
-        return "came onto the hull" if lies else "left the hull"
-    kinds = step.before["kind"], step.after["kind"]
-    return "moved" if kinds[0] == kinds[1] else f"{kinds[0]} → {kinds[1]}"
+        return f"{step.what}, {'on the hull' if step.after['on_hull'] else 'above the hull'}"
+    return changed_how(step.before, step.after)
+
+
+def changed_how(before: Row | None, after: Row | None) -> str:
+    """Return how two stored verdicts on an entry differ, in a few words; None where there is none."""
+    if before is None or after is None:
+        gone = " from the hull" if before and before["on_hull"] else ""
+        return f"gone{gone}" if after is None else f"appeared {'on' if after['on_hull'] else 'above'} the hull"
+    if before["on_hull"] != after["on_hull"]:
+        return "came onto the hull" if after["on_hull"] else "left the hull"
+    if before["kind"] != after["kind"]:
+        return f"{before['kind']} → {after['kind']}"
+    if before["e_above_hull_eV_per_atom"] != after["e_above_hull_eV_per_atom"]:
+        return "moved"
+    return "other " + ", ".join(word for field, word in _DETAILS.items() if before[field] != after[field])
+
+
+_DETAILS = {
+    "decomposition": "products",
+    "e_below_others_eV_per_atom": "distance from others",
+    "formation_energy_eV_per_atom": "formation energy",
+    "missing": "missing references",
+    "error_bar_eV_per_atom": "error bar",
+    "flags": "flags",
+}
+"""What two verdicts may differ in although kind and energy above hull are the same; in words."""
 
 
 def find_candidate(name: str) -> Candidate:

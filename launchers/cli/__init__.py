@@ -2,7 +2,8 @@
 
 Exit statuses: 0 done; 1 unexpected; 2 wrong input or usage; 3 settings; 4 level or pseudopotentials; 5 a part or
 service is missing; 6 database; 7 wrong state; 8 a run failed; 9 the hull cannot answer; 10 something needs a look (rows
-were quarantined under ``--strict``, candidates failed, ``doctor`` found a broken part); 130 interrupted.
+were quarantined under ``--strict``, candidates failed, ``doctor`` found a broken part, an audit a wrong number); 130
+interrupted.
 """
 
 from __future__ import annotations

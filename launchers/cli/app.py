@@ -13,7 +13,7 @@ import typer
 
 from hullworks import __version__
 from hullworks.errors import DatabaseError, HullWorksError
-from hullworks.launchers.cli import batches, hulls, project, references, work
+from hullworks.launchers.cli import batches, hulls, project, references, stability, work
 
 EXIT_UNEXPECTED = 1
 EXIT_INTERRUPTED = 130
@@ -52,6 +52,11 @@ launch_app.command("feed")(work.launch_feed)
 app.command()(hulls.hull)
 app.command()(hulls.stable)
 app.command()(hulls.history)
+app.command()(stability.diff)
+app.command()(stability.stability)
+app.command()(stability.audit)
+app.command()(stability.retract)
+app.command()(stability.recorrect)
 app.command()(project.levels)
 app.command()(project.config)
 

@@ -59,7 +59,7 @@ def doctor(
 
 
 def levels(as_json: JsonOption = False) -> None:
-    """List the levels of theory that have candidates or entries, and those that can be asked for."""
+    """List the levels of theory: entries, published hull version, halted by an audit or not; and those to be had."""
     from hullworks.launchers import listings
     from hullworks.workflows.codes import available_levels
 
@@ -67,7 +67,7 @@ def levels(as_json: JsonOption = False) -> None:
     rows = listings.levels()
     known = {row["slug"] for row in rows}
     rows += [
-        {"slug": name, "key": None, "candidates": 0, "entries": 0}
+        {"slug": name, "key": None, "candidates": 0, "entries": 0, "hull_version": None, "halted": None}
         for name in available_levels(found)
         if name not in known
     ]
@@ -77,8 +77,17 @@ def levels(as_json: JsonOption = False) -> None:
         "candidates": "candidates>",
         "entries": "entries>",
         "hull_version": "hull version>",
+        "publication": "publication",
     }
-    emit(rows, as_json, lambda: table(rows, columns))
+    shown = [{**row, "publication": _publication(row)} for row in rows]
+    emit(rows, as_json, lambda: table(shown, columns))
+
+
+def _publication(row: dict[str, Any]) -> str | None:
+    """Return in words whether a level's hull goes on."""
+    if row["halted"]:
+        return f"halted by an audit: {row['halted'][0]}"
+    return "goes on" if row["hull_version"] else None
 
 
 def config(
