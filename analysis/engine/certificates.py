@@ -70,7 +70,7 @@ def _doubt(store: Store, systems: Array, comps: Array, row: Array, *, deep: bool
     solved = Mixtures(store.comps["h"][comps], places.get("mu"), places.get("lam"), places.get("basis"))
     if not all(np.isfinite(each).all() for each in (targets.x, solved.h, solved.mu, solved.lam)):
         return float("inf")
-    if is_compiled(codes):
+    if is_compiled(k):
         return doubt_compiled(store, codes, targets, solved, systems if deep else None)
     columns = gather(store, codes, systems if deep else None)
     below = max(_undercut(columns, comps, row, solved.mu), float((solved.mu - e_elements).max()))

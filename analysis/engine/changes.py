@@ -81,7 +81,7 @@ def change(store: Store, gone: Array, rows: Rows, energies: Array) -> Moved:
     fallen = fallen[~np.isnan(store.comps["h"][fallen])]
     exposed = _flag(store, union([widowed, risen[~np.isnan(store.comps["h"][risen])], fallen]))
 
-    fresh = _solve_fresh(store, union([own, moved_elements]))
+    fresh = _solve_fresh(store, union([own, moved_elements]), alone=not old.any())
     found = Undercut.nowhere()
     if old.any():
         found = _undercut(store, union([exposed, fresh[store.comps["vertex"][fresh]]]), old)
@@ -149,10 +149,15 @@ def _with_basis(store: Store, comps: Array) -> Array:
     return found[store.comps["k"][found] > 1]
 
 
-def _solve_fresh(store: Store, comps: Array) -> Array:
+def _solve_fresh(store: Store, comps: Array, *, alone: bool) -> Array:
     """Solve those of some compositions that have an entry and a hull, but no solution; return them.
 
     By number of elements: what is on the hull of a system competes in all larger ones.
+
+    Args:
+        store: The store.
+        comps: Compositions.
+        alone: No other composition has a solution.
     """
     wanted = np.isnan(store.comps["h"][comps]) & (store.comps["ground"][comps] >= 0)
     fresh = comps[wanted & store.complete(store.comps["sys"][comps])]
@@ -161,6 +166,8 @@ def _solve_fresh(store: Store, comps: Array) -> Array:
         comps = fresh[sizes == k]
         _solve_part(store, comps, depths=False, fresh=True)
         below = _flag(store, comps)
+        if alone and is_compiled(k):
+            continue  # compiled code has let them compete with each other
         found = _undercut_in_own_systems(store, below, _marked(store, comps) & ~store.comps["vertex"])
         found |= _undercut_in_own_systems(store, None, _marked(store, below))
         again = found.strictly
@@ -206,7 +213,7 @@ def _solve_part(store: Store, comps: Array, *, depths: bool, fresh: bool = False
         places = store.places(same, k)
         own = codes[row]
         targets = Targets(row, places.get("x"), same, store.element_comp[own], e_elements[own])
-        if fresh and is_compiled(codes):
+        if fresh and is_compiled(k):
             found = solve_compiled(store, codes, targets, None, fresh=True)
         else:
             found = solve(store, codes, targets, systems if depths else None)

@@ -161,7 +161,7 @@ def solve_systems(codes, row_ptr, targets, own_ptr, own_comps, tables, result, f
         for p in range(first, last):
             if fresh and _is_known(p, k, n_known, known, targets, tables, result):
                 continue
-            failed += _solve_one(p, k, m, buffers, targets, tables, result, work)
+            failed += _solve_one(p, k, m, buffers, targets, tables, result, work, not fresh)
             if fresh and n_known < KNOWN:
                 known[0][n_known], known[1][n_known], known[2][n_known] = work[0], result[1][p], result[3][p]
                 n_known += 1
@@ -220,7 +220,7 @@ def _compete(first, last, k, m, buffers, targets, tables, result, work):
     for i in range(n):
         width = every if on_hull[i] else m + n_on
         if _is_undercut(first + i, k, m, width, buffers, own, result[1]):
-            failed += _solve_one(first + i, k, width, buffers, targets, tables, result, work)
+            failed += _solve_one(first + i, k, width, buffers, targets, tables, result, work, on_hull[i])
     return buffers, failed
 
 
@@ -238,19 +238,19 @@ def _is_undercut(p, k, start, stop, buffers, own, mu):
 
 
 @njit(cache=True, nogil=True)
-def _solve_one(p, k, m, buffers, targets, tables, result, work):
-    """Solve one program against the first m columns; return 1 if it did not end."""
+def _solve_one(p, k, m, buffers, targets, tables, result, work, among):
+    """Solve one program against the first m columns, itself perhaps among them; return 1 if it did not end."""
     x, own, elements, e_elements = targets
     h, mu, lam, basis = result
     e, cost, comp = tables[7], buffers[1], buffers[2]
     mine = -1
-    if own[p] >= 0:
+    if among and own[p] >= 0:
         for i in range(m):
             if comp[i] == own[p]:
                 mine = i
                 cost[i] = np.inf
                 break
-    ended = _simplex(k, m, buffers, x[p], elements[p], e_elements[p], work, mu[p], lam[p], basis[p])
+    ended = _simplex(p, k, m, buffers, x, elements, e_elements, work, mu, lam, basis)
     h[p] = 0.0
     for i in range(k):
         h[p] += lam[p, i] * e[basis[p, i]]
@@ -260,20 +260,20 @@ def _solve_one(p, k, m, buffers, targets, tables, result, work):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _simplex(k, m, buffers, x, elements, e_elements, work, mu, lam, basis):
+def _simplex(p, k, m, buffers, x, elements, e_elements, work, mu, lam, basis):
     """Solve one program; return whether it ended."""
     cols, cost, comp, reduced = buffers
     inverse, direction, column = work
     for i in range(k):
         for j in range(k):
             inverse[i, j] = 1.0 if i == j else 0.0
-        mu[i], lam[i], basis[i] = e_elements[i], x[i], elements[i]
+        mu[p, i], lam[p, i], basis[p, i] = e_elements[p, i], x[p, i], elements[p, i]
     for step in range(MAX_STEPS):
-        mu_0 = mu[0]
+        mu_0 = mu[p, 0]
         for i in range(m):
             reduced[i] = cost[i] - mu_0 * cols[0, i]
         for j in range(1, k):
-            mu_j = mu[j]
+            mu_j = mu[p, j]
             for i in range(m):
                 reduced[i] -= mu_j * cols[j, i]
         entering, lowest = -1, -UNDERCUT_eV
@@ -284,8 +284,8 @@ def _simplex(k, m, buffers, x, elements, e_elements, work, mu, lam, basis):
                     break
         if entering < 0 or step < DANTZIG_STEPS:
             for j in range(k):
-                if e_elements[j] - mu[j] < lowest:
-                    entering, lowest = m + j, e_elements[j] - mu[j]
+                if e_elements[p, j] - mu[p, j] < lowest:
+                    entering, lowest = m + j, e_elements[p, j] - mu[p, j]
                     if step >= DANTZIG_STEPS:
                         break
         if entering < 0:
@@ -298,17 +298,17 @@ def _simplex(k, m, buffers, x, elements, e_elements, work, mu, lam, basis):
             for j in range(k):
                 total += inverse[i, j] * column[j]
             direction[i] = total
-            if total > PIVOT and lam[i] / total < least:
-                least = lam[i] / total
+            if total > PIVOT and lam[p, i] / total < least:
+                least = lam[p, i] / total
         out = -1
         for i in range(k):
-            runs_out = direction[i] > PIVOT and lam[i] / direction[i] <= least + SAME_STEP
+            runs_out = direction[i] > PIVOT and lam[p, i] / direction[i] <= least + SAME_STEP
             if runs_out and (out < 0 or direction[i] > direction[out]):
                 out = i
         if out < 0:
             return False
         pivot = direction[out]
-        length = lam[out] / pivot
+        length = lam[p, out] / pivot
         for j in range(k):
             inverse[out, j] /= pivot
         for i in range(k):
@@ -316,11 +316,11 @@ def _simplex(k, m, buffers, x, elements, e_elements, work, mu, lam, basis):
                 factor = direction[i]
                 for j in range(k):
                     inverse[i, j] -= factor * inverse[out, j]
-                lam[i] = max(0.0, lam[i] - factor * length)
-        lam[out] = length
+                lam[p, i] = max(0.0, lam[p, i] - factor * length)
+        lam[p, out] = length
         for j in range(k):
-            mu[j] += lowest * inverse[out, j]
-        basis[out] = comp[entering] if entering < m else elements[entering - m]
+            mu[p, j] += lowest * inverse[out, j]
+        basis[p, out] = comp[entering] if entering < m else elements[p, entering - m]
     return False
 
 

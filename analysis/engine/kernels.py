@@ -20,9 +20,9 @@ SYSTEMS_AT_ONCE: Final = 1 << 13
 """Systems whose competing phases are gathered at once: what the cache holds."""
 
 
-def is_compiled(codes: Array) -> bool:
-    """Tell whether compiled code serves systems of so many elements, (s, k)."""
-    return codes.shape[1] <= ENUMERATED and compiled_is_used()
+def is_compiled(k: int) -> bool:
+    """Tell whether compiled code serves systems of k elements."""
+    return k <= ENUMERATED and compiled_is_used()
 
 
 def solve(store: Store, codes: Array, targets: Targets, systems: Array | None = None) -> Mixtures:
@@ -34,7 +34,7 @@ def solve(store: Store, codes: Array, targets: Targets, systems: Array | None = 
         targets: The programs, ordered by system.
         systems: The systems, (s,), when all their own compositions are to compete; by default the vertices alone.
     """
-    if is_compiled(codes):
+    if is_compiled(codes.shape[1]):
         return solve_compiled(store, codes, targets, systems)
     parts = []
     for first in range(0, len(codes), SYSTEMS_AT_ONCE):
