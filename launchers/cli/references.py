@@ -72,6 +72,10 @@ def import_files(
     strict: Annotated[
         bool, typer.Option("--strict", help=f"Exit with {EXIT_LOOK} when a row was quarantined.")
     ] = False,
+    cluster: Annotated[
+        str | None,
+        typer.Option("--cluster", help="Parse large files on several processes: local:N, or slurm:N (extra `dask`)."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Import entries that others computed into the level that they belong to. Importing twice adds nothing."""
@@ -89,6 +93,7 @@ def import_files(
             columns=Columns(energy_column, formula_column, id_column, formation_energies),
             dry_run=dry_run,
             quarantine=listing,
+            cluster=cluster,
             on_progress=on_progress,
         )
     hull = {} if dry_run else dict(update_level(chosen.key))

@@ -8,10 +8,12 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from hullworks.analysis.formulas import SYMBOLS, element_amounts, read_amounts
+from hullworks.analysis.partitions import PARTITION_BYTES, parse_partitions, partitions
 from hullworks.documents import now
 from hullworks.errors import HullError
 from hullworks.workflows.intake.files import checked_paths, files_of
@@ -25,7 +27,7 @@ from hullworks.workflows.references.entries import (
 )
 from hullworks.workflows.references.fence import Fence
 from hullworks.workflows.references.levels import check_kind, store_level
-from hullworks.workflows.references.reader import file_sha256, read_file
+from hullworks.workflows.references.reader import file_sha256, read_file, read_partition
 from hullworks.workflows.references.rows import Place, ReferenceRow, Refusal, RefusalCode, RowRefusedError
 from hullworks.workflows.references.rules import load_rules
 from hullworks.workflows.references.shapes import Columns
@@ -94,6 +96,7 @@ def import_references(
     columns: Columns | None = None,
     dry_run: bool = False,
     quarantine: Path | None = None,
+    cluster: str | None = None,
     on_progress: Callable[[ImportReport], None] = lambda _report: None,
 ) -> ImportReport:
     """Store the entries of some files as references of a level; the documents must be connected.
@@ -108,6 +111,8 @@ def import_references(
         columns: Where flat rows keep energy, formula and id, and whether the energies are formation energies.
         dry_run: Only report; store nothing.
         quarantine: File to list quarantined rows in, one JSON object a line; it is written when there are any.
+        cluster: Where to parse the files by partition: ``local:N`` or ``slurm:N``, with the extra ``dask``; None for
+            this process. The entries are the same.
         on_progress: Called with the report so far, for a progress display.
 
     Raises:
@@ -121,8 +126,8 @@ def import_references(
         store_level(level)
     run = _Import(level, columns, EntryStore(level.key, dry_run=dry_run))
     with no_word_of_electronegativity(), _no_search_for_cycles():
-        for path in files:
-            run.take_file(path, on_progress)
+        for path, rows in run.rows_of(files, cluster):
+            run.take_file(path, rows, on_progress)
         if columns.formation:
             run.add_zero_references()
     if run.report.refusals and quarantine is not None:
@@ -169,10 +174,22 @@ class _Import:
         """The energies that are no mistake, eV/atom."""
         return self.rules.window(self.level.code, formation=self.columns.formation)
 
-    def take_file(self, path: Path, on_progress: Callable[[ImportReport], None]) -> None:
+    def rows_of(self, files: Sequence[Path], cluster: str | None) -> Iterator[tuple[Path, Iterator[ReadRow]]]:
+        """Yield each file with its rows."""
+        if cluster is None:
+            yield from ((path, read_file(path, self.columns, self.rules)) for path in files)
+            return
+        names = {path.absolute(): str(path) for path in files}
+        parser = partial(read_partition, names=names, columns=self.columns, rules=self.rules)
+        parts = partitions(names, PARTITION_BYTES)
+        read = parse_partitions(files, parser, cluster, partition_bytes=PARTITION_BYTES).all()
+        for path in files:
+            own = [rows for part, rows in zip(parts, read, strict=True) if part.path == path.absolute()]
+            yield path, chain.from_iterable(own)
+
+    def take_file(self, path: Path, rows: Iterator[ReadRow], on_progress: Callable[[ImportReport], None]) -> None:
         """Import the rows of one file."""
         self.origin["file_sha256"] = self.report.files[str(path)] = file_sha256(path)
-        rows = read_file(path, self.columns, self.rules)
         while chunk := list(islice(rows, CHUNK)):
             self.report.read += len(chunk)
             self.store_new(self.documents(chunk))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from hullworks.workflows.intake import csv_rows, json_rows
@@ -15,10 +17,11 @@ from hullworks.workflows.references.rows import Place, RefusalCode, RowRefusedEr
 from hullworks.workflows.references.shapes import row_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
     from typing import BinaryIO
 
+    from hullworks.analysis.partitions import Partition
     from hullworks.workflows.references.rows import ReferenceRow
     from hullworks.workflows.references.rules import Rules
     from hullworks.workflows.references.shapes import Columns
@@ -59,9 +62,7 @@ def read_file(path: Path, columns: Columns, rules: Rules) -> Iterator[ReadRow]:
         columns: Where flat rows keep what.
         rules: Limits of size.
     """
-    limits = default_limits().model_copy(
-        update={"max_row_bytes": rules.max_row_bytes, "max_document_bytes": rules.max_document_bytes}
-    )
+    limits = _limits(rules)
     try:
         with opened(path) as stream:
             for piece in _pieces(path, stream, limits):
@@ -70,6 +71,31 @@ def read_file(path: Path, columns: Columns, rules: Rules) -> Iterator[ReadRow]:
         yield Place(str(path), "file", 1), RowRefusedError(RefusalCode.UNREADABLE, error.what)
     except BROKEN_STREAM as error:
         yield Place(str(path), "file", 1), RowRefusedError(RefusalCode.UNREADABLE, broken(error).what)
+
+
+def read_partition(part: Partition, names: Mapping[Path, str], columns: Columns, rules: Rules) -> list[ReadRow]:
+    """Return every row of a file, or of some lines of it, as `read_file` does.
+
+    Args:
+        part: The file and the lines.
+        names: What the files are called in the places of their rows, by path.
+        columns: Where flat rows keep what.
+        rules: Limits of size.
+    """
+    name = names[part.path]
+    if part.start == 0 and part.stop == part.path.stat().st_size:
+        return [(replace(place, file=name), row) for place, row in read_file(part.path, columns, rules)]
+    limits = _limits(rules)
+    with part.path.open("rb") as stream:
+        stream.seek(part.start)
+        pieces = json_rows.split_lines(BytesIO(stream.read(part.stop - part.start)), limits)
+        before = part.first_line - 1
+        return [(Place(name, piece.unit, before + piece.number), _row(piece, columns, limits)) for piece in pieces]
+
+
+def _limits(rules: Rules) -> Limits:
+    sizes = {"max_row_bytes": rules.max_row_bytes, "max_document_bytes": rules.max_document_bytes}
+    return default_limits().model_copy(update=sizes)
 
 
 def _pieces(path: Path, stream: BinaryIO, limits: Limits) -> Iterator[Piece]:

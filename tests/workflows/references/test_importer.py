@@ -310,6 +310,28 @@ def test_the_report_is_told_while_it_grows(tmp_path: Path) -> None:
     assert seen == [2000, 4000, 4500, 4500]
 
 
+def test_files_parsed_on_several_processes_give_the_same_entries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut by lines and read by two processes: the same entries in the same order, bad rows in their places."""
+    if not os.environ.get("CI"):
+        pytest.importorskip("distributed")
+    monkeypatch.setattr("hullworks.workflows.references.importer.PARTITION_BYTES", 2000)
+    rows = [MG, SI, "{broken", MG2SI, MGO, *(entry(f"Mg{n}Si", -9.0 - n, f"mp-{n}") for n in range(5, 30))]
+    paths = [write(tmp_path / "a.jsonl", rows), tmp_path / "b.csv"]
+    paths[1].write_text("formula,energy_per_atom\nMgSi2,-4.1\n")
+    told = []
+    for cluster in (None, "local:2"):
+        Entry.objects.delete()
+        report = import_references(paths, LEVEL, cluster=cluster)
+        moments = {"_id": 0, "landed_at": 0, "provenance.imported_at": 0}
+        stored = list(Entry._get_collection().find({}, moments).sort("landed_at", 1))
+        told.append((report.added, [refusal.as_dict() for refusal in report.refusals], stored))
+    assert told[0] == told[1]
+    assert told[0][0] == 30
+    assert told[0][1][0]["number"] == 3
+
+
 def test_the_status_says_what_is_there_and_what_is_missing(tmp_path: Path) -> None:
     """Imported and computed, elements with and without an entry, declared ones owed."""
     import_references(write(tmp_path / "a.jsonl", [MG, MG2SI]), LEVEL)
