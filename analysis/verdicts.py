@@ -49,6 +49,8 @@ class VerdictFlag(StrEnum):
     IONIC_CONVERGENCE_LOOSE: the relaxation was accepted with forces or stress above the protocol's thresholds.
     VOLUME_CHANGE_LARGE: the relaxed cell differs much from the submitted one; it may be another crystal.
     ENERGY_DRIFT: the static energy differs from the last energy of the relaxation.
+    MAGNETIC_COLLAPSE: an earlier step was magnetic and the result is not; a magnetic solution may lie lower.
+    SEVERAL_SCF_SOLUTIONS: the magnetization jumped between two steps: the electrons have more than one solution.
     """
 
     WITHIN_ERROR_BAR = "within_error_bar"
@@ -58,6 +60,8 @@ class VerdictFlag(StrEnum):
     IONIC_CONVERGENCE_LOOSE = "ionic_convergence_loose"
     VOLUME_CHANGE_LARGE = "volume_change_large"
     ENERGY_DRIFT = "energy_drift"
+    MAGNETIC_COLLAPSE = "magnetic_collapse"
+    SEVERAL_SCF_SOLUTIONS = "several_scf_solutions"
 
 
 class Product(NamedTuple):

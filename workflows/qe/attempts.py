@@ -8,22 +8,31 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from hullworks.errors import RunError
+from hullworks.workflows.qe.diagnosis import Evidence
 from hullworks.workflows.qe.inputs import OUTDIR, PREFIX, write_pw_input
+from hullworks.workflows.qe.outcomes import QeOutcome
 from hullworks.workflows.qe.parser import parse_run
 from hullworks.workflows.qe.protocols import run_rule
+from hullworks.workflows.qe.restarts import Choice, RestartKind, carry, choose
+from hullworks.workflows.qe.thresholds import thresholds
 
 if TYPE_CHECKING:
     import subprocess
     from pathlib import Path
 
+    from pymatgen.core import Structure
+
+    from hullworks.workflows.qe.checkpoints import Resumed
+    from hullworks.workflows.qe.handlers.base import Remedy
     from hullworks.workflows.qe.inputs import PwInput
-    from hullworks.workflows.qe.outcomes import QeOutcome
     from hullworks.workflows.qe.parser import QeRun
 
 INPUT_NAME = "pw.in"
 OUTPUT_NAME = "pw.out"
 STDERR_NAME = "pw.err"
 PSEUDO_FOLDER = "pseudo"
+STRUCTURE_ACTION = "structure: "
+"""How the action of a cure begins that changes the structure."""
 XML_NAMES = (f"{PREFIX}.xml", f"{PREFIX}.save/data-file-schema.xml")
 
 
@@ -80,12 +89,18 @@ class Attempt:
     run: QeRun | None = None
     process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def outdir(self) -> Path:
+        """Where pw.x keeps its densities and wavefunctions, in the attempt's folder unless the disk was full."""
+        return self.folder / str(self.pw_input.setting("CONTROL", "outdir"))
+
     def as_dict(self) -> dict[str, Any]:
         """Return the attempt as plain JSON types."""
         return {
             "number": self.number,
             "folder": self.folder.name,
             "input_sha256": self.pw_input.sha256,
+            "restart": self.pw_input.restart.value,
             "started": self.started,
             "seconds": self.seconds,
             "exit_status": self.exit_status,
@@ -108,6 +123,11 @@ class RunFolder:
         self.deadline = deadline
         self.attempts: list[Attempt] = []
         self.corrections: list[Correction] = []
+        self.pools: int | None = None
+        self.scratch: Path | None = None
+        self.start: Structure | None = None
+        self.pieces: tuple[dict[str, Any], ...] = ()
+        self._carried: Path | None = None
         self._planned: PwInput | None = pw_input
 
     @property
@@ -129,6 +149,28 @@ class RunFolder:
         if attempt.run is None and attempt.process is not None and attempt.process.poll() is not None:
             self._finish(attempt, attempt.process.returncode)
         return attempt.run
+
+    @property
+    def runs(self) -> list[QeRun]:
+        """The attempts that have ended, as their files tell them."""
+        return [attempt.run for attempt in self.attempts if attempt.run is not None]
+
+    def resume(self, resumed: Resumed) -> None:
+        """Let the first attempt go on where earlier launches of the same step ended."""
+        self.start, self.pieces = resumed.structure, resumed.pieces
+        self._planned, self._carried = resumed.pw_input, resumed.outdir
+
+    @property
+    def running(self) -> bool:
+        """Whether pw.x is at work."""
+        process = self.attempts[-1].process if self.attempts else None
+        return process is not None and process.poll() is None
+
+    def rename_end(self, outcome: QeOutcome, evidence: Evidence) -> None:
+        """Name the end of an attempt that was ended from here, which its own files call an interruption."""
+        run = self.latest
+        if run is not None and not run.succeeded:
+            self.attempts[-1].run = replace(run, outcome=outcome, evidence=(evidence,))
 
     def seconds_left(self) -> float | None:
         """Return the time that pw.x may still use, s; none when nothing ends it."""
@@ -156,15 +198,69 @@ class RunFolder:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         asked = replace(self._planned, max_seconds=self.seconds_left())
-        (folder / INPUT_NAME).write_text(write_pw_input(asked), encoding="utf-8")
+        if self.scratch is not None:
+            asked = asked.with_setting("CONTROL", "outdir", str(self.scratch / folder.name))
+        attempt = Attempt(number, folder, asked)
+        # A scratch folder of that name is left over likewise.
+        shutil.rmtree(attempt.outdir, ignore_errors=True)
+        attempt.outdir.mkdir(parents=True)
+        (folder / INPUT_NAME).write_text(write_pw_input(attempt.pw_input), encoding="utf-8")
+        self._take_over(attempt)
         self._planned = None
-        self.attempts.append(Attempt(number, folder, asked))
-        return self.attempts[-1]
+        self.attempts.append(attempt)
+        return attempt
 
-    def plan(self, pw_input: PwInput, handler: str, actions: tuple[str, ...]) -> Correction:
-        """Plan another attempt."""
-        self._planned = pw_input
-        return self.note(handler, actions)
+    def _take_over(self, attempt: Attempt) -> None:
+        """Bring what a new attempt goes on from into its outdir, and drop the rest of the one before."""
+        before = self.attempts[-1] if self.attempts else None
+        source = self._carried if before is None else before.outdir
+        if source is not None:
+            carry(attempt.pw_input.restart, source, attempt.outdir)
+        if before is not None:
+            drop_scratch(before.folder, before.outdir)
+
+    def with_progress(self, run: QeRun) -> QeRun:
+        """Return a failed run with the last structure that this run or one before it calculated, for what follows."""
+        if run.structure is not None or run.succeeded:
+            return run
+        known = [earlier.structure for earlier in self.runs if earlier.structure is not None]
+        return replace(run, structure=known[-1] if known else self.start)
+
+    def plan(self, remedy: Remedy, handler: str, wanted: RestartKind) -> Correction:
+        """Plan another attempt.
+
+        Args:
+            remedy: What it is asked.
+            handler: Name of the cure.
+            wanted: What it takes over where the files are whole.
+        """
+        asked, before = remedy.pw_input, self.current
+        choice, actions = self._choice(wanted, same_start=asked.structure == before.structure), remedy.actions
+        if choice.kind is RestartKind.FULL:
+            # pw.x takes the structure from its files; the input's cell is the one that its basis belongs to.
+            asked = asked.with_structure(before.structure)
+            actions = tuple(action for action in actions if not action.startswith(STRUCTURE_ACTION))
+        self._planned = replace(asked, restart=choice.kind)
+        self.pools = remedy.pools or self.pools
+        self.scratch = remedy.scratch or self.scratch
+        return self.note(handler, (*actions, *choice.actions))
+
+    def allows(self, kind: RestartKind) -> bool:
+        """Return whether the last attempt left whole files for a kind of restart from the same structure."""
+        return self._choice(kind, same_start=True).kind is kind
+
+    def _choice(self, wanted: RestartKind, *, same_start: bool) -> Choice:
+        run = self.latest
+        if run is None:
+            return Choice(RestartKind.SCRATCH, ("nothing has ended yet",))
+        return choose(wanted, self.attempts[-1].outdir, run, same_start=same_start)
+
+    def close(self) -> None:
+        """Drop the densities and wavefunctions of the last attempt, whose end is known."""
+        if self.attempts:
+            drop_scratch(self.attempts[-1].folder, self.attempts[-1].outdir)
+        if self.scratch is not None:
+            shutil.rmtree(self.scratch, ignore_errors=True)
 
     def note(self, handler: str, actions: tuple[str, ...] = ()) -> Correction:
         """Record what a handler found in the last attempt, and did.
@@ -181,23 +277,38 @@ class RunFolder:
 
     @staticmethod
     def _finish(attempt: Attempt, exit_status: int) -> None:
-        """Read an attempt that has ended, and drop its wavefunctions and densities."""
+        """Read an attempt that has ended; its densities and wavefunctions stay until the next has begun."""
         attempt.exit_status = exit_status
         attempt.seconds = time.time() - attempt.started
-        attempt.run = parse_run(attempt.folder, exit_status=exit_status)
-        drop_scratch(attempt.folder)
+        run = parse_run(attempt.folder, exit_status=exit_status)
+        attempt.run = run if run.succeeded or run.outcome.fatal else _on_full_disk(run, attempt.outdir)
+        if attempt.run.outcome is QeOutcome.DISK_FULL:
+            # Of no use to anybody, and the logs need the room.
+            shutil.rmtree(attempt.outdir, ignore_errors=True)
+        elif attempt.run.succeeded:
+            drop_scratch(attempt.folder, attempt.outdir)
 
 
-def drop_scratch(folder: Path) -> None:
+def _on_full_disk(run: QeRun, outdir: Path) -> QeRun:
+    """Return a failed run with the reason for it, if there was no room left: a full disk shows as many other errors."""
+    free = shutil.disk_usage(outdir if outdir.is_dir() else run.directory).free
+    if free >= thresholds()["full_disk_bytes"]:
+        return run
+    evidence = Evidence("", None, f"{free} bytes are left on the disk of {outdir}")
+    return replace(run, outcome=QeOutcome.DISK_FULL, evidence=(evidence, *run.evidence))
+
+
+def drop_scratch(folder: Path, outdir: Path | None = None) -> None:
     """Delete the outdir of an attempt except for pw.x's XML file, which is moved beside the output.
 
-    Every attempt starts from scratch: continuing from files of a stopped run ends in "charge is wrong" for two of three
-    runs that were stopped in the final calculation of a relaxation.
+    Args:
+        folder: The attempt's folder.
+        outdir: Its outdir, where it is not the usual one.
     """
-    outdir = folder / OUTDIR
+    scratch = outdir or folder / OUTDIR
     for name in XML_NAMES:
-        source = outdir / name
+        source = scratch / name
         if source.is_file():
-            source.replace(folder / source.name)
+            shutil.move(source, folder / source.name)
             break
-    shutil.rmtree(outdir, ignore_errors=True)
+    shutil.rmtree(scratch, ignore_errors=True)

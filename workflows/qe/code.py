@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+from hullworks.analysis.verdicts import read_flags
 from hullworks.errors import LevelError
 from hullworks.levels import DEFAULT_FAMILY, LevelOfTheory
 from hullworks.workflows.landing import FinishedCalculation, land
@@ -119,12 +120,13 @@ def read_result(static: Mapping[str, Any], relaxation: Mapping[str, Any]) -> Fin
         ValueError: A document is not one of a step.
     """
     last, relaxed = QeTaskDoc.model_validate(static), QeTaskDoc.model_validate(relaxation)
+    change = relaxed.convergence_error_eV_per_atom
     return FinishedCalculation(
         structure=last.structure,
         initial_structure=last.initial_structure,
         energy_eV_per_atom=last.energy_eV_per_atom,
         relaxed_energy_eV_per_atom=relaxed.energy_eV_per_atom,
-        convergence_error_eV_per_atom=relaxed.convergence_error_eV_per_atom,
+        convergence_error_eV_per_atom=None if change is None else abs(change),
         succeeded=last.succeeded and relaxed.succeeded,
         level=LevelOfTheory.from_dict(last.level),
         results=_results(last, relaxed),
@@ -136,6 +138,7 @@ def read_result(static: Mapping[str, Any], relaxation: Mapping[str, Any]) -> Fin
             "input_sha256": last.input_sha256,
             "corrections": [*relaxed.corrections, *last.corrections],
         },
+        flags=read_flags([*relaxed.flags, *last.flags]),
     )
 
 

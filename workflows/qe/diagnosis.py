@@ -22,7 +22,7 @@ from hullworks.workflows.qe.stdout import Message, Scan, error_of
 from hullworks.workflows.qe.thresholds import thresholds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from hullworks.workflows.qe.geometry import Geometry
     from hullworks.workflows.qe.run_files import RunFiles
@@ -170,7 +170,7 @@ def said_by_the_run(facts: Facts) -> Finding | None:
 
 def _in_context(finding: Finding, facts: Facts) -> Finding:
     """Correct words that mislead: the same words mean another thing in another place."""
-    for misleading in (_smearing_after_restart, _stop_before_start, _abort_in_restart, _vague_death_of_overlap):
+    for misleading in _MISLEADING:
         better = misleading(finding, facts)
         if better is not None:
             return replace(finding, outcome=better[0], evidence=(*finding.evidence, better[1]))
@@ -203,10 +203,39 @@ def _abort_in_restart(finding: Finding, facts: Facts) -> tuple[QeOutcome, Eviden
 _VAGUE: Final = _DEATHS | {_O.SCF_NOT_CONVERGED}
 
 
+def stagnates(accuracies_Ry: Sequence[float]) -> bool:
+    """Return whether a self-consistent cycle has stopped to improve: it oscillates, or stands.
+
+    Args:
+        accuracies_Ry: Estimated error of the energy after each iteration, Ry.
+    """
+    window = int(thresholds()["stuck_iterations"])
+    before, lately = accuracies_Ry[:-window], accuracies_Ry[-window:]
+    return bool(before) and min(lately) > thresholds()["stuck_share"] * min(before)
+
+
+def _stuck(finding: Finding, facts: Facts) -> tuple[QeOutcome, Evidence] | None:
+    """More iterations help a cycle that converges slowly, not one that has stopped to improve."""
+    accuracies = [] if facts.scan is None else facts.scan.accuracies_Ry
+    if finding.outcome is not _O.SCF_NOT_CONVERGED or not stagnates(accuracies):
+        return None
+    text = f"no better than {min(accuracies)} Ry in {len(accuracies)} iterations"
+    return _O.SCF_STUCK, Evidence(facts.output_name, None, text)
+
+
 def _vague_death_of_overlap(finding: Finding, facts: Facts) -> tuple[QeOutcome, Evidence] | None:
     """Atoms on top of each other break the eigensolver in many ways."""
     overlap = overlapping_atoms(facts) if finding.outcome in _VAGUE else None
     return None if overlap is None else (overlap.outcome, overlap.evidence[0])
+
+
+_MISLEADING: Final = (
+    _smearing_after_restart,
+    _stop_before_start,
+    _abort_in_restart,
+    _vague_death_of_overlap,
+    _stuck,
+)
 
 
 # ----------------------------------------------------------------------------------------------------------- numbers
@@ -315,6 +344,27 @@ def not_converged(facts: Facts) -> Finding | None:
     return None
 
 
+def charge_off(facts: Facts) -> Finding | None:
+    """pw.x warns that electrons are missing or too many, and ends as if nothing were wrong."""
+    cycle = facts.scan.cycles[-1] if facts.scan is not None and facts.scan.cycles else None
+    if cycle is None or cycle.charge is None:
+        return None
+    counted, expected = cycle.charge
+    if abs(counted - expected) <= thresholds()["charge_share"] * expected:
+        return None
+    text = f"{counted} electrons counted, {expected} expected"
+    return Finding(_O.CHARGE_WRONG, (Evidence(facts.output_name, cycle.line, text),))
+
+
+def highest_band_occupied(facts: Facts) -> Finding | None:
+    """The highest band holds electrons, so those above it would too."""
+    top = None if facts.xml is None else facts.xml.highest_occupation
+    if top is None or top <= thresholds()["highest_occupation"]:
+        return None
+    text = f"the highest band is occupied by {top:.4f}"
+    return Finding(_O.HIGHEST_BAND_OCCUPIED, (Evidence(facts.xml_name, None, text),))
+
+
 def converged(facts: Facts) -> Finding:
     """Nothing speaks against it."""
     done = [] if facts.scan is None or facts.scan.job_done is None else [facts.in_output(facts.scan.job_done)]
@@ -332,6 +382,8 @@ RULES: Final[tuple[Callable[[Facts], Finding | None], ...]] = (
     xml_absent,
     not_converged,
     xml_disagrees,
+    charge_off,
+    highest_band_occupied,
 )
 """In order; the first that finds something decides."""
 

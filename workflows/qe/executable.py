@@ -6,12 +6,13 @@ import os
 import shlex
 import shutil
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from hullworks.errors import MissingPartError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from hullworks.settings import Settings
@@ -35,6 +36,27 @@ class PwCommand:
     def with_input(self, filename: str) -> list[str]:
         """Return the whole command line for an input file."""
         return [*self.argv, "-i", filename]
+
+
+POOL_OPTIONS = ("-nk", "-npool", "-npools", "-nkpools")
+"""Names of pw.x's option for the number of pools, each also with two dashes."""
+
+
+def pools_of(argv: Sequence[str]) -> int | None:
+    """Return the number of pools that a command line asks for; none when it says nothing."""
+    for option, value in pairwise(argv):
+        if f"-{option.lstrip('-')}" in POOL_OPTIONS and value.isdigit():
+            return int(value)
+    return None
+
+
+def with_pools(argv: Sequence[str], pools: int) -> list[str]:
+    """Return a command line with another number of pools; one that says nothing of them stays as it is."""
+    result = list(argv)
+    for index, option in enumerate(result[:-1]):
+        if f"-{option.lstrip('-')}" in POOL_OPTIONS and result[index + 1].isdigit():
+            result[index + 1] = str(pools)
+    return result
 
 
 def pw_command(settings: Settings) -> PwCommand:

@@ -13,6 +13,7 @@ from hullworks.errors import InputError, PseudopotentialError
 from hullworks.workflows.qe.cells import check_structure, fractional, right_handed
 from hullworks.workflows.qe.kpoints import KMesh, mesh_from_distance
 from hullworks.workflows.qe.protocols import Protocol, spin_rule
+from hullworks.workflows.qe.restarts import RestartKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,6 +81,7 @@ class PwInput:
         mesh: The k-points.
         overrides: Settings that differ from the protocol's, as repairs and users ask for; a later one wins.
         max_seconds: pw.x stops by itself after this time, s; none never.
+        restart: What is taken over from an earlier attempt, whose files then lie in the outdir.
     """
 
     calculation: Calculation
@@ -91,6 +93,7 @@ class PwInput:
     mesh: KMesh
     overrides: tuple[Override, ...] = ()
     max_seconds: float | None = None
+    restart: RestartKind = RestartKind.SCRATCH
 
     def setting(self, namelist: str, key: str) -> Value | None:
         """Return a setting as it will be written; none when it is left to pw.x."""
@@ -194,7 +197,7 @@ def _control(pw_input: PwInput) -> dict[str, Value]:
     protocol, atoms = pw_input.protocol, len(pw_input.structure)
     settings: dict[str, Value] = {
         "calculation": pw_input.calculation,
-        "restart_mode": "from_scratch",
+        "restart_mode": "restart" if pw_input.restart is RestartKind.FULL else "from_scratch",
         "prefix": PREFIX,
         "outdir": OUTDIR,
         "pseudo_dir": PSEUDO_DIR,
@@ -234,12 +237,17 @@ def _system(pw_input: PwInput) -> dict[str, Value]:
 
 def _electrons(pw_input: PwInput) -> dict[str, Value]:
     protocol = pw_input.protocol
-    return {
+    settings: dict[str, Value] = {
         "conv_thr": protocol.conv_thr_Ry_per_atom * len(pw_input.structure),
         "electron_maxstep": protocol.electron_maxstep,
         "mixing_beta": protocol.mixing_beta,
         "diagonalization": "david",
     }
+    if pw_input.restart in {RestartKind.CHARGE_DENSITY, RestartKind.WAVEFUNCTIONS}:
+        settings["startingpot"] = "file"
+    if pw_input.restart is RestartKind.WAVEFUNCTIONS:
+        settings["startingwfc"] = "file"
+    return settings
 
 
 def _ions(pw_input: PwInput) -> dict[str, Value]:

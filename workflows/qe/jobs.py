@@ -14,6 +14,7 @@ from hullworks.levels import LevelOfTheory
 from hullworks.settings import get_settings
 from hullworks.units import UNITS
 from hullworks.workflows.qe.archive import archive_run
+from hullworks.workflows.qe.checkpoints import checkpoint_folder
 from hullworks.workflows.qe.executable import pw_command, pw_environment
 from hullworks.workflows.qe.inputs import Override, build_pw_input
 from hullworks.workflows.qe.kpoints import mesh_from_distance
@@ -75,6 +76,7 @@ class QeMaker(Maker):
         overrides = tuple(Override(*item) for item in self.overrides)
         pw_input = build_pw_input(self.calculation, structure, self.protocol, family, overrides)
         command = pw_command(settings)
+        hashes = [family.pseudo(species.element).sha256 for species in pw_input.species]
         directory = Path.cwd()
         try:
             return run_pw(
@@ -84,6 +86,7 @@ class QeMaker(Maker):
                 command=command,
                 environment=pw_environment(threads=settings.qe.threads),
                 deadline=allocation_end(settings.qe.walltime_s),
+                checkpoint=checkpoint_folder(settings.runs_dir, pw_input, hashes),
             )
         finally:
             # Failures too: they are the ones that people look at, and the ones that pile up.

@@ -26,7 +26,7 @@ class QeBand(StrEnum):
     IONIC: the atoms or the cell did not settle; other optimiser settings, or again from the last good structure.
     FILES: a file of the run was lost, cut or of another calculation; start afresh in an empty folder.
     INPUT: the run can never succeed as it was asked for; give up, or ask for something else.
-    RESOURCES: the machine did not give what the run needs; more memory, another node, another launcher.
+    RESOURCES: the machine did not give what the run needs; more memory, room on a disk, another launcher.
     UNKNOWN: the run left no reason; run it once more, unbuffered, to learn it.
     """
 
@@ -51,11 +51,13 @@ class QeOutcome(StrEnum):
     INTERRUPTED: the output ends in the middle without a message: killed, or the node went away.
     NSTEP_EXHAUSTED: the optimiser spent all its steps.
     SCF_NOT_CONVERGED: at least one self-consistent cycle ended without convergence.
+    SCF_STUCK: and its accuracy had not improved for many iterations, so that more of them would not help.
     DIAGONALIZATION_FAILED: the eigensolver gave up.
     S_MATRIX: the overlap matrix is not positive definite; atoms too close, or a pseudopotential with ghosts.
     SMEARING_NEEDED: fixed occupations cannot hold these electrons (odd number, or metallic).
     CHARGE_WRONG: the occupations do not add up to the electrons of the cell, as with cold smearing wider than a gap.
     TOO_FEW_BANDS: ``nbnd`` is too small for the electrons.
+    HIGHEST_BAND_OCCUPIED: converged, but the highest band holds electrons, so bands above it are missing.
     FERMI_NOT_FOUND: the search for the Fermi energy failed.
     BFGS_GAVE_UP: BFGS reset its history twice in a row and stopped, though pw.x then prints "bfgs converged".
     BFGS_FAILED: another internal error of BFGS.
@@ -63,6 +65,7 @@ class QeOutcome(StrEnum):
     VOLUME_CHANGE: the cell outgrew the table of radial Fourier transforms (``cell_factor``).
     FINAL_SCF_INCONSISTENT: converged, but stress is left over in the final SCF's basis.
     FORCES_LEFT_OVER: converged, but a force exceeds the caller's threshold.
+    G_VECTORS: the list of plane waves does not fit the cell.
     SYMMETRY_FAILED: the symmetry found and the atoms or the FFT grid do not fit together.
     DISK_FULL: a file could not be written.
     CORRUPT_SAVE: a file that a restart needs is cut or unreadable.
@@ -76,6 +79,7 @@ class QeOutcome(StrEnum):
     PSEUDO_MIXED_FUNCTIONAL: the pseudopotentials were made for different functionals.
     PSEUDO_WRONG: pw.x read a pseudopotential of another element, or from another folder than the input names.
     OUT_OF_MEMORY: memory could not be had, or the system killed the run for it.
+    TOO_MANY_POOLS: pw.x was started with more pools than it has processes or k-points.
     LAUNCH_FAILED: mpirun, srun or the shell could not start pw.x.
     SEGMENTATION_FAULT: the process died of a memory access.
     ABORTED_SILENTLY: the process aborted and its message was lost in a buffer.
@@ -90,11 +94,13 @@ class QeOutcome(StrEnum):
     INTERRUPTED = "interrupted"
     NSTEP_EXHAUSTED = "nstep_exhausted"
     SCF_NOT_CONVERGED = "scf_not_converged"
+    SCF_STUCK = "scf_stuck"
     DIAGONALIZATION_FAILED = "diagonalization_failed"
     S_MATRIX = "s_matrix"
     SMEARING_NEEDED = "smearing_needed"
     CHARGE_WRONG = "charge_wrong"
     TOO_FEW_BANDS = "too_few_bands"
+    HIGHEST_BAND_OCCUPIED = "highest_band_occupied"
     FERMI_NOT_FOUND = "fermi_not_found"
     BFGS_GAVE_UP = "bfgs_gave_up"
     BFGS_FAILED = "bfgs_failed"
@@ -102,6 +108,7 @@ class QeOutcome(StrEnum):
     VOLUME_CHANGE = "volume_change"
     FINAL_SCF_INCONSISTENT = "final_scf_inconsistent"
     FORCES_LEFT_OVER = "forces_left_over"
+    G_VECTORS = "g_vectors"
     SYMMETRY_FAILED = "symmetry_failed"
     DISK_FULL = "disk_full"
     CORRUPT_SAVE = "corrupt_save"
@@ -115,6 +122,7 @@ class QeOutcome(StrEnum):
     PSEUDO_MIXED_FUNCTIONAL = "pseudo_mixed_functional"
     PSEUDO_WRONG = "pseudo_wrong"
     OUT_OF_MEMORY = "out_of_memory"
+    TOO_MANY_POOLS = "too_many_pools"
     LAUNCH_FAILED = "launch_failed"
     SEGMENTATION_FAULT = "segmentation_fault"
     ABORTED_SILENTLY = "aborted_silently"
@@ -149,11 +157,13 @@ _BANDS: Final[Mapping[QeBand, frozenset[QeOutcome]]] = MappingProxyType(
         QeBand.ELECTRONIC: frozenset(
             {
                 _O.SCF_NOT_CONVERGED,
+                _O.SCF_STUCK,
                 _O.DIAGONALIZATION_FAILED,
                 _O.S_MATRIX,
                 _O.SMEARING_NEEDED,
                 _O.CHARGE_WRONG,
                 _O.TOO_FEW_BANDS,
+                _O.HIGHEST_BAND_OCCUPIED,
                 _O.FERMI_NOT_FOUND,
             }
         ),
@@ -168,7 +178,7 @@ _BANDS: Final[Mapping[QeBand, frozenset[QeOutcome]]] = MappingProxyType(
                 _O.SYMMETRY_FAILED,
             }
         ),
-        QeBand.FILES: frozenset({_O.DISK_FULL, _O.CORRUPT_SAVE, _O.RESTART_MISMATCH, _O.XML_MISSING, _O.XML_TRUNCATED}),
+        QeBand.FILES: frozenset({_O.CORRUPT_SAVE, _O.RESTART_MISMATCH, _O.G_VECTORS, _O.XML_MISSING, _O.XML_TRUNCATED}),
         QeBand.INPUT: frozenset(
             {
                 _O.BAD_INPUT,
@@ -179,7 +189,7 @@ _BANDS: Final[Mapping[QeBand, frozenset[QeOutcome]]] = MappingProxyType(
                 _O.PSEUDO_WRONG,
             }
         ),
-        QeBand.RESOURCES: frozenset({_O.OUT_OF_MEMORY, _O.LAUNCH_FAILED}),
+        QeBand.RESOURCES: frozenset({_O.OUT_OF_MEMORY, _O.DISK_FULL, _O.TOO_MANY_POOLS, _O.LAUNCH_FAILED}),
         QeBand.UNKNOWN: frozenset({_O.SEGMENTATION_FAULT, _O.ABORTED_SILENTLY, _O.UNKNOWN}),
     }
 )
@@ -250,6 +260,8 @@ RECOGNISERS: Final[tuple[Recogniser, ...]] = (
     _R(_O.DISK_FULL, _E, r"error writing file", ("6.7",)),
     _R(_O.DISK_FULL, _E, r"no space left|disk full|disk quota"),
     _R(_O.DISK_FULL, _S, r"no space left on device|disk quota exceeded"),
+    # Memory that cannot be had, whoever wanted it.
+    _R(_O.OUT_OF_MEMORY, _E, r"^(allocate|mem_counter)|cannot allocate|insufficient memory", ("6.7",)),
     # Pseudopotentials
     _R(_O.PSEUDO_MISSING, _E, r"^(readpp|read_pseudo).*not found", _BOTH),
     _R(_O.PSEUDO_UNREADABLE, _E, r"^(readpp|read_pseudo|read_upf|upf_|scan_begin|read_ncpp|read_uspp|readgth|gth)"),
@@ -279,19 +291,21 @@ RECOGNISERS: Final[tuple[Recogniser, ...]] = (
     _R(_O.DIAGONALIZATION_FAILED, _E, r"too many bands are not converged|^(cdiagh|rdiagh|[cr]diaghg|p?[cr]egterg)"),
     _R(_O.FERMI_NOT_FOUND, _E, r"^efermi|cannot bracket Ef|internal error, cannot"),
     # Ions and cell
+    _R(_O.G_VECTORS, _E, r"G_par is NOT a reciprocal|^(ggen\w*|n_plane_waves|gk_sort|gvect\w*)\b|g-?vectors"),
     _R(_O.BFGS_DE0S, _E, r"dE0s is positive which should never happen", ("6.7",)),
     _R(_O.VOLUME_CHANGE, _E, r"^scale_h.*radial FFT|not enough space allocated for radial FFT", _BOTH),
     _R(_O.VOLUME_CHANGE, _E, r"larger cell_factor"),
     _R(_O.BFGS_FAILED, _E, r"^bfgs"),
     # Input
+    _R(_O.TOO_MANY_POOLS, _E, r"^mp_start_pools|invalid number of pools", ("6.7",)),
+    _R(_O.TOO_MANY_POOLS, _E, r"pools with no k-points|npools? too high"),
     _R(
         _O.BAD_INPUT, _E, r"^(read_namelists?|read_cards?|read_card\w*|card_\w+|iosys|input|setup|kpoint_grid)\b", _BOTH
     ),
-    _R(_O.BAD_INPUT, _E, r"too many k-points|check input|wrong input|bad (line|input)"),
+    _R(_O.BAD_INPUT, _E, r"too many k-points|check input|wrong input|bad (line|input)|more bands than PWs"),
     # The machine
     _R(_O.OUT_OF_MEMORY, _S, r"out of memory|oom.?kill|cannot allocate memory|insufficient virtual memory|bad_alloc"),
     _R(_O.OUT_OF_MEMORY, _S, r"exceeded (job |step |its )?memory limit|error allocating \d+ bytes|allocation would"),
-    _R(_O.OUT_OF_MEMORY, _E, r"^(allocate|mem_counter)|cannot allocate|insufficient memory"),
     _R(_O.LAUNCH_FAILED, _S, r"mpirun has detected an attempt to run as root|not built with SLURM's? (PMI )?support"),
     _R(_O.LAUNCH_FAILED, _S, r"can ?not load PMIx|orte_init failed|an error occurred in MPI_Init|before MPI_INIT"),
     _R(_O.LAUNCH_FAILED, _S, r"command not found|no such file or directory.*pw|error while loading shared libraries"),

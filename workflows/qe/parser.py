@@ -70,6 +70,8 @@ class QeRun:
         gap_eV: Gap on the k points of the run, 0 for a metal; None when no empty bands were calculated.
         total_magnetization: Bohr magnetons per cell.
         n_k_points: Number of symmetry-inequivalent k points.
+        n_bands: Number of bands calculated.
+        absolute_magnetizations: Of each converged cycle, Bohr magnetons per cell; empty without spin.
         k_grid: Monkhorst-Pack divisions and shifts, six numbers.
         ecutwfc_Ry: Cutoff of the wavefunctions.
         ecutrho_Ry: Cutoff of the density.
@@ -106,6 +108,8 @@ class QeRun:
     gap_eV: float | None = None
     total_magnetization: float | None = None
     n_k_points: int | None = None
+    n_bands: int | None = None
+    absolute_magnetizations: tuple[float, ...] = ()
     k_grid: tuple[int, ...] | None = None
     ecutwfc_Ry: float | None = None
     ecutrho_Ry: float | None = None
@@ -281,6 +285,8 @@ def _assemble(facts: Facts, finding: Finding) -> QeRun:
         gap_eV=_first(bands.gap_eV if bands else None, _printed_gap(scan)),
         total_magnetization=_first(bands.total_magnetization if bands else None, scan.total_magnetization),
         n_k_points=(xml.n_k_points if xml else None) or scan.n_k_points,
+        n_bands=scan.n_bands,
+        absolute_magnetizations=_absolute_magnetizations(scan),
         k_grid=(xml.k_grid if xml else None) or parsed.k_grid,
         ecutwfc_Ry=(xml.ecutwfc_Ry if xml else None) or scan.ecutwfc_Ry,
         ecutrho_Ry=(xml.ecutrho_Ry if xml else None) or scan.ecutrho_Ry,
@@ -309,6 +315,11 @@ def _opt_converged(facts: Facts, scan: Scan) -> bool | None:
     if any(entry.outcome in gave_up for entry, _ in scan.notices):
         return False
     return None if facts.xml is None else facts.xml.opt_converged
+
+
+def _absolute_magnetizations(scan: Scan) -> tuple[float, ...]:
+    values = [cycle.absolute_magnetization for cycle in scan.cycles]
+    return tuple(value for value in values if value is not None)
 
 
 def _printed_gap(scan: Scan) -> float | None:

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from custodian.custodian import Custodian, CustodianError, Job
 
 from hullworks.errors import RunError
-from hullworks.workflows.qe import supervise
+from hullworks.workflows.qe import checkpoints, supervise
 from hullworks.workflows.qe.archive import CHECKSUMS_NAME, attempt_folders
 from hullworks.workflows.qe.attempts import INPUT_NAME, OUTPUT_NAME, PSEUDO_FOLDER, STDERR_NAME, RunFolder
 from hullworks.workflows.qe.diagnosis import Evidence, Finding
-from hullworks.workflows.qe.executable import pw_environment
+from hullworks.workflows.qe.executable import pools_of, pw_environment, with_pools
 from hullworks.workflows.qe.handlers import build_handlers, load_repairs
 from hullworks.workflows.qe.outcomes import QeOutcome
 from hullworks.workflows.qe.protocols import run_rule
@@ -56,16 +56,20 @@ class FinishedRun:
 
 
 class PwJob(Job):
-    """pw.x as custodian drives it: each attempt starts from scratch in a fresh folder.
+    """pw.x as custodian drives it: each attempt runs in a fresh folder.
 
     Args:
         folder: The run.
         command: How to start pw.x.
         environment: Environment of pw.x.
+        checkpoint: Where the next launch of the same step looks for this one.
     """
 
-    def __init__(self, folder: RunFolder, command: PwCommand, environment: dict[str, str]) -> None:
+    def __init__(
+        self, folder: RunFolder, command: PwCommand, environment: dict[str, str], checkpoint: Path | None = None
+    ) -> None:
         self.folder = folder
+        self.checkpoint = checkpoint
         self.command = command
         self.environment = environment
 
@@ -75,6 +79,8 @@ class PwJob(Job):
     def run(self, directory: str = "./") -> subprocess.Popen[bytes]:  # noqa: ARG002 - custodian's interface
         """Start the planned attempt and return its process; custodian waits for it."""
         attempt = self.folder.begin()
+        if self.checkpoint is not None:
+            checkpoints.begin(self.checkpoint, self.folder)
         logger.info("pw.x attempt %d in %s", attempt.number, attempt.folder)
         with (attempt.folder / OUTPUT_NAME).open("wb") as out, (attempt.folder / STDERR_NAME).open("wb") as err:
             attempt.process = subprocess.Popen(
@@ -107,7 +113,8 @@ class PwJob(Job):
         # pw.x stops by itself before; the hard limit is for one that hangs.
         limit = 0.0 if left is None else left / rule.walltime_share
         guard = [sys.executable, "-I", "-S", supervise.__file__, str(os.getpid()), str(rule.grace_s), f"{limit:.0f}"]
-        return [*guard, *self.command.with_input(INPUT_NAME)]
+        argv = self.command.with_input(INPUT_NAME)
+        return [*guard, *(argv if self.folder.pools is None else with_pools(argv, self.folder.pools))]
 
 
 def run_pw(
@@ -118,6 +125,7 @@ def run_pw(
     command: PwCommand,
     environment: dict[str, str] | None = None,
     deadline: float | None = None,
+    checkpoint: Path | None = None,
 ) -> FinishedRun:
     """Run pw.x until it succeeds or no cure is left.
 
@@ -131,6 +139,8 @@ def run_pw(
         command: How to start pw.x.
         environment: Environment of pw.x; by default that of `pw_environment`.
         deadline: When the allocation ends, seconds since the epoch; none when it does not.
+        checkpoint: Folder of the step's checkpoint: the run goes on where an earlier launch of it was cut short, and
+            leaves one when it is cut short itself.
 
     Returns:
         The run; its last attempt has `succeeded`.
@@ -140,14 +150,23 @@ def run_pw(
         RunError: The run ended without a usable result; ``what`` names the outcome.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    resumed = None if checkpoint is None else checkpoints.resume(checkpoint, pw_input)
     _clear(directory)
     family.install([species.element for species in pw_input.species], directory / PSEUDO_FOLDER)
     folder = RunFolder(directory, pw_input, deadline)
-    job = PwJob(folder, command, pw_environment() if environment is None else environment)
+    folder.pools = pools_of(command.argv)
+    if resumed is not None:
+        folder.resume(resumed)
+    job = PwJob(folder, command, pw_environment() if environment is None else environment, checkpoint)
     with _stopping(job) as stop:
         if folder.time_for_another():
             _drive(folder, job)
-    record = build_record(folder, _finding(folder, stop.name), command, stop.name)
+    finding = _finding(folder, stop.name)
+    if checkpoint is not None:
+        checkpoints.finish(checkpoint, folder, finding.outcome)
+    # Before anything is written: after a full disk this makes the room for it.
+    folder.close()
+    record = build_record(folder, finding, command, stop.name)
     write_record(directory, record)
     _stop_as_asked(stop)
     run = folder.latest
@@ -198,10 +217,13 @@ def _clear(directory: Path) -> None:
 
 def _drive(folder: RunFolder, job: PwJob) -> None:
     """Let custodian run and repair, until success or until no handler has a cure."""
+    repairs = load_repairs()
     custodian = Custodian(
         build_handlers(folder),
         [job],
-        max_errors=load_repairs().max_corrections + 1,
+        max_errors=repairs.max_corrections + 1,
+        polling_time_step=repairs.poll_s,
+        monitor_freq=max(1, round(repairs.watch_s / repairs.poll_s)),
         terminate_on_nonzero_returncode=False,
         directory=str(folder.directory),
     )

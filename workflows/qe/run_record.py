@@ -34,6 +34,7 @@ def build_record(folder: RunFolder, finding: Finding, command: PwCommand, stoppe
         stopped_by: What ended the worker itself, if anything did.
     """
     run, asked = folder.latest, folder.asked
+    reached = folder.start if run is None else folder.with_progress(run).structure
     return {
         "schema_version": SCHEMA_VERSION,
         "hullworks_version": hullworks.__version__,
@@ -55,8 +56,9 @@ def build_record(folder: RunFolder, finding: Finding, command: PwCommand, stoppe
         "host": socket.gethostname(),
         "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
         "results": {} if run is None else run.summary(),
-        "last_structure": None if run is None or run.structure is None else run.structure.as_dict(),
+        "last_structure": None if reached is None else reached.as_dict(),
         "timings": _timings(folder),
+        "pieces": list(folder.pieces),
         "attempts": [attempt.as_dict() for attempt in folder.attempts],
         "corrections": [correction.as_dict() for correction in folder.corrections],
     }

@@ -106,7 +106,7 @@ class Scanner:
             self.scan.input_name = text.removeprefix("Reading input from").strip()
 
     def counts(self, text: str) -> None:
-        """Take the numbers of atoms and k points."""
+        """Take the numbers of atoms, k points and bands."""
         value = number_after(text, "=")
         if value is None or value > _LARGEST_COUNT:
             return
@@ -114,6 +114,8 @@ class Scanner:
             self.scan.n_atoms = int(value)
         elif text.startswith("number of k points"):
             self.scan.n_k_points = int(value)
+        elif text.startswith("number of Kohn-Sham states"):
+            self.scan.n_bands = int(value)
 
     def wavefunction_cutoff(self, text: str) -> None:
         """Take the kinetic-energy cutoff."""
@@ -134,9 +136,31 @@ class Scanner:
             value = number_after(text, "=")
             self._alat_bohr = value or self._alat_bohr
 
-    def first_iteration(self, text: str) -> None:
-        """Note that a self-consistent cycle began."""
-        self.scan.scf_started = self.scan.scf_started or text.startswith("iteration #")
+    def iteration(self, text: str) -> None:
+        """Note that an iteration of a self-consistent cycle began, after a blank where it is the tenth or later."""
+        if not text.startswith("iteration #"):
+            return
+        self.scan.scf_started, self.scan.charge = True, None
+        if number_after(text, "#") == 1.0:
+            self.scan.accuracies_Ry = []
+
+    def accuracy(self, text: str) -> None:
+        """Take the estimated error of the energy after an iteration."""
+        value = number_after(text, "<")
+        if text.startswith("estimated scf accuracy") and value is not None:
+            self.scan.accuracies_Ry.append(value)
+
+    def charge(self, text: str) -> None:
+        """Take the electrons that were counted and those that there are, where pw.x warns of a difference."""
+        found = numbers(text) if text.startswith("WARNING: integrated charge") else []
+        if len(found) == 2:  # noqa: PLR2004 - counted and expected
+            self.scan.charge = (found[0], found[1])
+
+    def absolute_magnetization(self, text: str) -> None:
+        """Take the absolute magnetization, which is printed after the energy."""
+        # Those of later iterations belong to the next cycle, which has no energy yet.
+        if self.scan.cycles and self.scan.cycles[-1].absolute_magnetization is None:
+            self._amend(absolute_magnetization=number_after(text, "="))
 
     def restart(self, text: str) -> None:
         """Note a restart; the geometry that it starts from is not printed, so the input's does not count any more."""
@@ -154,7 +178,8 @@ class Scanner:
             gave_up = QeOutcome.BFGS_GAVE_UP
             self.scan.notices = [entry for entry in self.scan.notices if entry[0].outcome is not gave_up]
         if energy is not None:
-            self.scan.cycles.append(Cycle(self._line, energy, self._geometry, self.scan.relaxation_ended))
+            ended = self.scan.relaxation_ended
+            self.scan.cycles.append(Cycle(self._line, energy, self._geometry, ended, charge=self.scan.charge))
 
     def convergence(self, text: str) -> None:
         """Take how many iterations a cycle took, or that it did not converge."""
@@ -376,7 +401,10 @@ _WORDS: Final[Mapping[str, Handler]] = MappingProxyType(
         "crystal axes": Scanner.crystal_axes,
         "site n. ": Scanner.sites,
         "PseudoPot.": Scanner.pseudopotential,
-        "iteration #": Scanner.first_iteration,
+        "iteration #": Scanner.iteration,
+        "estimated scf accuracy": Scanner.accuracy,
+        "WARNING: integrated charge": Scanner.charge,
+        "absolute magnetization": Scanner.absolute_magnetization,
         "Atomic positions": Scanner.restart,
         "Calculation restarted": Scanner.restart,
         "!    total energy": Scanner.total_energy,

@@ -43,6 +43,8 @@ class Cycle:
         forces_eV_per_A: Forces, shape (n, 3), eV/Angstrom.
         stress_kbar: Stress with the sign of pw.x (positive: the cell wants to grow), shape (3, 3), kbar.
         pressure_kbar: Pressure as printed.
+        charge: Electrons counted and expected, where they differ so much that pw.x warns.
+        absolute_magnetization: Bohr magnetons per cell; None without spin.
     """
 
     line: int
@@ -53,6 +55,8 @@ class Cycle:
     forces_eV_per_A: NDArray[np.float64] | None = None
     stress_kbar: NDArray[np.float64] | None = None
     pressure_kbar: float | None = None
+    charge: tuple[float, float] | None = None
+    absolute_magnetization: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,10 @@ class PseudoRead:
 
 @dataclass
 class Scan:
-    """Everything found in one output; None or empty where it was not printed."""
+    """Everything found in one output; None or empty where it was not printed.
+
+    ``accuracies_Ry`` and ``charge`` are of the cycle, and the iteration, that was printed last.
+    """
 
     version: str | None = None
     started: datetime | None = None
@@ -85,6 +92,9 @@ class Scan:
     pseudos: list[PseudoRead] = field(default_factory=list)
     n_atoms: int | None = None
     n_k_points: int | None = None
+    n_bands: int | None = None
+    accuracies_Ry: list[float] = field(default_factory=list)
+    charge: tuple[float, float] | None = None
     ecutwfc_Ry: float | None = None
     ecutrho_Ry: float | None = None
     functional: str | None = None

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pymatgen.core import Structure
 
 from hullworks.errors import RunError
+from hullworks.workflows.qe.magnetism import find_flags
 
 if TYPE_CHECKING:
     from hullworks.workflows.qe.attempts import RunFolder
@@ -75,6 +76,8 @@ class QeTaskDoc(BaseModel):
         n_attempts: Starts of pw.x.
         n_ionic_steps: Geometries evaluated by the last attempt.
         corrections: What custodian's handlers found and changed.
+        flags: `VerdictFlag` values: what was noticed though the run converged.
+        pieces: Earlier launches of the same step that this one went on from, oldest first.
         timings: Seconds and times of the run.
         trajectory: Ionic frames of all attempts: structure, energy_eV, forces_eV_per_A, stress_kbar.
     """
@@ -110,6 +113,8 @@ class QeTaskDoc(BaseModel):
     n_attempts: int
     n_ionic_steps: int
     corrections: list[dict[str, Any]]
+    flags: list[str] = Field(default_factory=list)
+    pieces: list[dict[str, Any]] = Field(default_factory=list)
     timings: dict[str, float | None]
     trajectory: list[dict[str, Any]] = Field(default_factory=list)
 
@@ -155,6 +160,8 @@ class QeTaskDoc(BaseModel):
             n_attempts=len(record["attempts"]),
             n_ionic_steps=run.n_ionic_steps,
             corrections=record["corrections"],
+            flags=[flag.value for flag in find_flags(finished.folder.runs)],
+            pieces=record.get("pieces", []),
             timings=record["timings"],
             trajectory=frames(finished.folder),
         )
@@ -162,7 +169,7 @@ class QeTaskDoc(BaseModel):
 
 def frames(folder: RunFolder) -> list[dict[str, Any]]:
     """Return every ionic frame of all attempts whose electrons converged."""
-    steps = [step for attempt in folder.attempts if attempt.run is not None for step in attempt.run.ionic_steps]
+    steps = [step for run in folder.runs for step in run.ionic_steps]
     return [
         {
             "structure": None if step.structure is None else step.structure.as_dict(),

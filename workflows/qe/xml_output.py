@@ -57,6 +57,7 @@ class XmlRun:
         opt_converged: Whether the relaxation says it converged.
         conv_thr_Ha: The input's threshold of self-consistency; a relaxation may tighten it, never loosen it.
         fermi_eV: Fermi energy or highest occupied level.
+        highest_occupation: Largest occupation of the highest band, 1 for a full one; None unless they are smeared.
         gap_eV: Smallest gap between occupied and empty states on the k points, 0 for a metal, None without empty
             bands.
         total_magnetization: Bohr magnetons per cell.
@@ -80,6 +81,7 @@ class XmlRun:
     opt_converged: bool | None
     conv_thr_Ha: float | None
     fermi_eV: float | None
+    highest_occupation: float | None
     gap_eV: float | None
     total_magnetization: float | None
     ecutwfc_Ry: float | None
@@ -124,6 +126,7 @@ def _run(root: ET.Element) -> XmlRun:
         opt_converged=_truth(root, output + "convergence_info/opt_conv/convergence_achieved"),
         conv_thr_Ha=_number(root, "input/electron_control/conv_thr"),
         fermi_eV=_scaled(fermi, UNITS.hartree_to_eV),
+        highest_occupation=_highest_occupation(root),
         gap_eV=_gap(root.find("output/band_structure"), fermi),
         total_magnetization=_number(root, output + "magnetization/total"),
         ecutwfc_Ry=_scaled(_number(root, output + "basis_set/ecutwfc"), 2.0),
@@ -170,6 +173,16 @@ def _matrix(element: ET.Element | None, factor: float) -> NDArray[np.float64] | 
     if not values or len(values) % 3 or len(values) != math.prod(dims):
         return None
     return np.array(values).reshape(-1, 3) * factor
+
+
+def _highest_occupation(root: ET.Element) -> float | None:
+    """Return the largest occupation of the highest band over all k points and spins."""
+    if _text(root, "input/bands/occupations") != "smearing":
+        return None
+    up = _integer(_number(root, "output/band_structure/nbnd_up")) or 0
+    rows = [numbers(element.text or "") for element in root.iterfind("output/band_structure/ks_energies/occupations")]
+    tops = [row[index] for row in rows for index in {up - 1, len(row) - 1} if 0 <= index < len(row)]
+    return max(tops, default=None)
 
 
 def _gap(bands: ET.Element | None, fermi_Ha: float | None) -> float | None:

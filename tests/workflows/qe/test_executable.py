@@ -10,7 +10,7 @@ import pytest
 
 from hullworks.errors import MissingPartError, SettingsError
 from hullworks.settings import QeSettings, Settings
-from hullworks.workflows.qe.executable import embedded_python, pw_command, pw_environment
+from hullworks.workflows.qe.executable import embedded_python, pools_of, pw_command, pw_environment, with_pools
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,3 +93,17 @@ def test_the_real_pw_x_answers(qe: list[str], tmp_path: Path) -> None:
     done = subprocess.run([*qe, "-i", "pw.in"], cwd=tmp_path, env=environment, capture_output=True, check=False)
     assert b"Program PWSCF" in done.stdout
     assert done.returncode != 0
+
+
+@pytest.mark.parametrize("option", ["-nk", "--npool", "-npools"])
+def test_the_number_of_pools_is_read_and_replaced(option: str) -> None:
+    """In all the spellings that pw.x knows; the rest of the command line stays."""
+    argv = ["mpirun", "-np", "4", "pw.x", option, "4", "-i", "pw.in"]
+    assert pools_of(argv) == 4
+    assert with_pools(argv, 1) == ["mpirun", "-np", "4", "pw.x", option, "1", "-i", "pw.in"]
+
+
+def test_a_command_without_pools_stays_as_it_is() -> None:
+    """Nothing is added."""
+    assert pools_of(["pw.x", "-i", "pw.in"]) is None
+    assert with_pools(["pw.x", "-nk"], 1) == ["pw.x", "-nk"]

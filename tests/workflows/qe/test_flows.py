@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from jobflow import Flow, Job, JobStore, OutputReference, job, run_locally
 from maggma.stores import MemoryStore
@@ -143,3 +144,21 @@ def test_a_relaxation_repeats_itself_until_basis_and_cell_agree(
     assert len({item.run_dir for item in last.rounds}) == len(last.rounds)
     assert last.initial_structure.volume == pytest.approx(squeezed.volume)
     assert all(Path(item.run_dir).is_relative_to(ready) for item in last.rounds)
+
+
+@pytest.mark.slow
+def test_a_sheared_cell_of_another_volume_arrives(ready: Path, level: LevelOfTheory, si_fd3m: Structure) -> None:
+    """Ten per cent too large and sheared by five: the rounds end with the cell that the symmetric start ends with."""
+    ends = []
+    for strain in (np.eye(3), 1.1 ** (1 / 3) * (np.eye(3) + 0.05 * np.eye(3, k=1))):
+        cell = primitive_cell(si_fd3m)
+        start = Structure(Lattice(cell.lattice.matrix @ strain), cell.species, cell.frac_coords)
+        relax = QeRelaxMaker(level=level.as_dict(), overrides=COARSE).make(start)
+        store = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
+        outputs = run_locally(relax, store=store, create_folders=True, ensure_success=True, log=False)[relax.uuid]
+        ends.append(outputs[max(outputs)].output)
+        assert len(ends[-1].rounds) <= load_protocol("fast").max_rounds
+    symmetric, sheared = ends
+    assert sheared.structure.volume == pytest.approx(symmetric.structure.volume, rel=0.02)
+    assert sheared.energy_eV_per_atom == pytest.approx(symmetric.energy_eV_per_atom, abs=0.005)
+    assert not list(ready.rglob("checkpoints/*/state.json"))

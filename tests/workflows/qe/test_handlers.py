@@ -17,6 +17,7 @@ from hullworks.workflows.qe.outcomes import QeBand, QeOutcome
 from hullworks.workflows.qe.parser import QeRun
 from hullworks.workflows.qe.protocols import load_protocol
 from hullworks.workflows.qe.pseudos import load_family
+from hullworks.workflows.qe.restarts import RestartKind
 
 HERE = Path()
 
@@ -76,7 +77,6 @@ def test_no_cure_is_for_success_or_for_a_fatal_outcome() -> None:
     assert QeOutcome.CONVERGED not in treated
     assert not [outcome for outcome in treated if outcome.fatal]
     assert QeOutcome.USER_STOP not in treated
-    assert QeOutcome.OUT_OF_MEMORY not in treated
     assert {outcome for outcome in treated if outcome.band is QeBand.ELECTRONIC}
 
 
@@ -213,10 +213,75 @@ def test_a_static_calculation_never_changes_its_structure(asked: PwInput, reache
     assert remedy.pw_input.structure == asked.structure
 
 
+def test_a_stuck_cycle_gets_no_more_iterations_but_gentler_mixing(asked: PwInput) -> None:
+    """MoreIterations has nothing for it."""
+    assert QeOutcome.SCF_STUCK not in CURES["MoreIterations"].outcomes
+    remedy = cure("GentlerMixing", asked).remedy(ended(QeOutcome.SCF_STUCK), asked)
+    assert remedy is not None
+    assert remedy.pw_input.setting("ELECTRONS", "mixing_beta") == 0.2
+
+
+def test_more_bands_grow_by_a_share_and_at_least_by_some(asked: PwInput) -> None:
+    """MoreBands adds four to few and five per cent to many; after a wrong charge without its density."""
+    handler = cure("MoreBands", asked)
+    few = handler.remedy(ended(QeOutcome.HIGHEST_BAND_OCCUPIED, n_bands=8), asked)
+    many = handler.remedy(ended(QeOutcome.CHARGE_WRONG, n_bands=200), asked)
+    assert few is not None
+    assert many is not None
+    assert (few.pw_input.setting("SYSTEM", "nbnd"), few.kind) == (12, None)
+    assert (many.pw_input.setting("SYSTEM", "nbnd"), many.kind) == (210, RestartKind.SCRATCH)
+    assert handler.remedy(ended(QeOutcome.CHARGE_WRONG), asked) is None
+
+
+def test_symmetry_is_found_anew_and_then_left_out(asked: PwInput, reached: Structure) -> None:
+    """NewSymmetry starts from a structure that moved; where none did, or it failed again, it takes nosym."""
+    handler = cure("NewSymmetry", asked)
+    run = ended(QeOutcome.SYMMETRY_FAILED, structure=reached)
+    first = handler.remedy(run, asked)
+    assert first is not None
+    assert first.pw_input == asked.with_structure(reached)
+    second = handler.remedy(run, first.pw_input)
+    assert second is not None
+    assert second.pw_input.setting("SYSTEM", "nosym") is True
+    assert handler.remedy(run, second.pw_input) is None
+
+
+def test_less_memory_goes_from_pools_to_the_leanest_solver(asked: PwInput) -> None:
+    """LessMemory takes one step at a time, and then gives way to the outcome."""
+    handler, run = cure("LessMemory", asked), ended(QeOutcome.OUT_OF_MEMORY)
+    handler.folder.pools = 4
+    pools = handler.remedy(run, asked)
+    assert pools is not None
+    assert (pools.pools, pools.pw_input) == (1, asked)
+    handler.folder.pools = 1
+    workspace = handler.remedy(run, asked)
+    assert workspace is not None
+    assert workspace.pw_input.setting("ELECTRONS", "diago_david_ndim") == 2
+    solver = handler.remedy(run, workspace.pw_input)
+    assert solver is not None
+    assert solver.pw_input.setting("ELECTRONS", "diagonalization") == "cg"
+    assert handler.remedy(run, solver.pw_input) is None
+
+
+def test_an_attempt_that_got_nowhere_goes_on_from_the_one_before(asked: PwInput, reached: Structure) -> None:
+    """A failed restart has no structure of its own; the last good one is carried along."""
+    folder = folder_after(asked, ended(QeOutcome.INTERRUPTED, structure=reached))
+    folder.attempts.append(Attempt(2, HERE, asked, run=ended(QeOutcome.CORRUPT_SAVE)))
+    next(item for item in build_handlers(folder) if item.check()).correct()
+    assert folder._planned is not None
+    assert folder._planned.structure == reached
+    assert "structure: the last one calculated" in folder.corrections[-1].actions
+
+
 @pytest.mark.parametrize(
     ("outcome", "name"),
     [
         (QeOutcome.SCF_NOT_CONVERGED, "MoreIterations"),
+        (QeOutcome.SCF_STUCK, "GentlerMixing"),
+        (QeOutcome.S_MATRIX, "OtherSolver"),
+        (QeOutcome.CHARGE_WRONG, "GentlerMixing"),
+        (QeOutcome.G_VECTORS, "FreshStart"),
+        (QeOutcome.TOO_MANY_POOLS, "FewerPools"),
         (QeOutcome.DIAGONALIZATION_FAILED, "OtherSolver"),
         (QeOutcome.FERMI_NOT_FOUND, "GentlerMixing"),
         (QeOutcome.BFGS_DE0S, "TightTrustRadius"),

@@ -14,6 +14,7 @@ from pymatgen.core import Lattice, Structure
 
 from hullworks.errors import LevelError, PseudopotentialError
 from hullworks.workflows.qe.attempts import Attempt, RunFolder
+from hullworks.workflows.qe.code import read_result
 from hullworks.workflows.qe.evaluations import IonicStep
 from hullworks.workflows.qe.inputs import build_pw_input
 from hullworks.workflows.qe.jobs import (
@@ -166,3 +167,13 @@ def _round(energy: float) -> Round:
     return Round(
         energy_eV_per_atom=energy, pressure_kbar=0.0, max_force_eV_per_A=0.0, mesh={}, reason="", run_dir="run"
     )
+
+
+def test_the_convergence_error_of_an_entry_is_a_size(si_fd3m: Structure, level: LevelOfTheory) -> None:
+    """Whether the energy fell or rose between the last two rounds, the error bar is as wide; flags come along."""
+    document = QeTaskDoc.from_run(finished(si_fd3m), "relax", level.as_dict())
+    document.convergence_error_eV_per_atom = -0.003
+    document.flags = ["magnetic_collapse"]
+    result = read_result(document.model_dump(), document.model_dump())
+    assert result.convergence_error_eV_per_atom == 0.003
+    assert [flag.value for flag in result.flags] == ["magnetic_collapse"]

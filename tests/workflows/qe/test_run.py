@@ -20,7 +20,7 @@ from pymatgen.core import Lattice, Structure
 from hullworks.errors import RunError
 from hullworks.workflows.qe import supervise
 from hullworks.workflows.qe.executable import PwCommand
-from hullworks.workflows.qe.handlers import Repairs, load_repairs
+from hullworks.workflows.qe.handlers import load_repairs
 from hullworks.workflows.qe.inputs import PwInput, build_pw_input
 from hullworks.workflows.qe.kpoints import KMesh
 from hullworks.workflows.qe.protocols import load_protocol
@@ -99,7 +99,7 @@ def test_an_scf_that_does_not_converge_is_cured(qe: list[str], tmp_path: Path, q
     assert first["input_sha256"] == asked.sha256
     correction = finished.record["corrections"][0]
     assert correction["handler"] == "MoreIterations"
-    assert correction["actions"] == ["electron_maxstep: 3 -> 200"]
+    assert correction["actions"] == ["electron_maxstep: 3 -> 200", "restart: wavefunctions"]
     assert "convergence NOT achieved" in correction["evidence"][0]
 
 
@@ -107,7 +107,8 @@ def test_what_cannot_be_cured_ends_as_failed_with_its_outcome(
     qe: list[str], tmp_path: Path, quick: PwInput, family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A threshold below double precision is never met: all cures are tried, none makes a success of it."""
-    hasty = Repairs(6, tuple(replace(rule, numbers=_hasty(rule.numbers)) for rule in load_repairs().rules))
+    rules = tuple(replace(rule, numbers=_hasty(rule.numbers)) for rule in load_repairs().rules)
+    hasty = replace(load_repairs(), rules=rules)
     monkeypatch.setattr("hullworks.workflows.qe.handlers.load_repairs", lambda: hasty)
     asked = quick.with_setting("ELECTRONS", "conv_thr", 1e-40).with_setting("ELECTRONS", "electron_maxstep", 4)
     with pytest.raises(RunError, match="scf_not_converged") as caught:

@@ -13,13 +13,23 @@ from hullworks.workflows.qe.handlers.base import Cure, NoCure, Remedy, Repairs, 
 from hullworks.workflows.qe.handlers.electrons import (
     GentlerMixing,
     LocalScreening,
+    MoreBands,
     MoreIterations,
     OtherSolver,
     PlainBands,
+    ProtocolSmearing,
     SmearOccupations,
 )
-from hullworks.workflows.qe.handlers.ions import DampedDynamics, MoreSteps, TightTrustRadius, WiderCell
-from hullworks.workflows.qe.handlers.restarts import FreshStart, GoOn, OnceMore
+from hullworks.workflows.qe.handlers.interruptions import FreshStart, GoOn, OnceMore
+from hullworks.workflows.qe.handlers.ions import (
+    DampedDynamics,
+    MoreSteps,
+    NewSymmetry,
+    TightTrustRadius,
+    WiderCell,
+)
+from hullworks.workflows.qe.handlers.machine import FewerPools, LessMemory, OtherScratch
+from hullworks.workflows.qe.handlers.monitor import StuckMonitor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,10 +48,16 @@ CURES: Final[Mapping[str, type[Cure]]] = MappingProxyType(
             OtherSolver,
             PlainBands,
             SmearOccupations,
+            ProtocolSmearing,
+            MoreBands,
             TightTrustRadius,
             DampedDynamics,
             WiderCell,
             MoreSteps,
+            NewSymmetry,
+            FewerPools,
+            LessMemory,
+            OtherScratch,
             FreshStart,
             GoOn,
             OnceMore,
@@ -51,10 +67,10 @@ CURES: Final[Mapping[str, type[Cure]]] = MappingProxyType(
 """Every cure by its name in ``repairs.yaml``, which orders and bounds them."""
 
 
-def build_handlers(folder: RunFolder) -> list[Cure | NoCure]:
+def build_handlers(folder: RunFolder) -> list[StuckMonitor | Cure | NoCure]:
     """Return the handlers for a run, in the order in which they are asked; the last names the end of all others."""
     cures = [CURES[rule.name](folder, rule) for rule in load_repairs().rules]
-    return [*cures, NoCure(folder)]
+    return [StuckMonitor(folder), *cures, NoCure(folder)]
 
 
 @cache
@@ -63,4 +79,4 @@ def load_repairs() -> Repairs:
     text = resources.files("hullworks.workflows.qe").joinpath("repairs.yaml").read_text(encoding="utf-8")
     table = yaml.safe_load(text)
     rules = tuple(Rule(item["name"], item["limit"], MappingProxyType(item["numbers"])) for item in table["handlers"])
-    return Repairs(table["max_corrections"], rules)
+    return Repairs(table["max_corrections"], rules, table["poll_s"], table["watch_s"])

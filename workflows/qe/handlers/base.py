@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from custodian.custodian import ErrorHandler
 
+from hullworks.workflows.qe.attempts import STRUCTURE_ACTION
+from hullworks.workflows.qe.restarts import RestartKind
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from hullworks.workflows.qe.attempts import RunFolder
     from hullworks.workflows.qe.inputs import PwInput
@@ -39,10 +43,14 @@ class Repairs:
     Attributes:
         max_corrections: Corrections of one run altogether.
         rules: One for each cure, in the order in which they are asked.
+        poll_s: So often custodian looks whether pw.x has ended, s.
+        watch_s: So often the running cycle is looked at, s.
     """
 
     max_corrections: int
     rules: tuple[Rule, ...]
+    poll_s: float
+    watch_s: float
 
 
 @dataclass(frozen=True)
@@ -52,10 +60,16 @@ class Remedy:
     Attributes:
         pw_input: What the next attempt is asked.
         actions: What was changed, for people.
+        pools: Pools of k-points that pw.x is started with from now on; none leaves the command as it is.
+        scratch: Folder for the outdirs from now on; none leaves it as it is.
+        kind: What may be taken over from the attempt at most, where that is not what the cure asks for.
     """
 
     pw_input: PwInput
     actions: tuple[str, ...]
+    pools: int | None = None
+    scratch: Path | None = None
+    kind: RestartKind | None = None
 
 
 class Cure(ErrorHandler):
@@ -71,6 +85,8 @@ class Cure(ErrorHandler):
 
     outcomes: ClassVar[frozenset[QeOutcome]]
     """The outcomes that the cure is for."""
+    restart: ClassVar[RestartKind] = RestartKind.SCRATCH
+    """What the next attempt takes over where the files for it are whole; the docstring of the cure says why."""
 
     def __init__(self, folder: RunFolder, rule: Rule) -> None:
         self.folder = folder
@@ -91,15 +107,15 @@ class Cure(ErrorHandler):
         run = self.folder.latest
         if run is None or run.outcome not in self.outcomes or self.folder.planned or not self.folder.time_for_another():
             return False
-        return self.remedy(run, self.folder.current) is not None
+        return self.remedy(self.folder.with_progress(run), self.folder.current) is not None
 
     def correct(self, directory: str = "./") -> dict[str, Any]:  # noqa: ARG002 - custodian's interface
         """Plan the next attempt, and return what was wrong and what was changed."""
         run = self.folder.latest
-        remedy = None if run is None else self.remedy(run, self.folder.current)
+        remedy = None if run is None else self.remedy(self.folder.with_progress(run), self.folder.current)
         if remedy is None:
             return self.folder.note(self.rule.name).as_dict()
-        return self.folder.plan(remedy.pw_input, self.rule.name, remedy.actions).as_dict()
+        return self.folder.plan(remedy, self.rule.name, remedy.kind or self.restart).as_dict()
 
     def as_dict(self) -> dict[str, Any]:
         """Return what custodian's log says of the handler."""
@@ -147,5 +163,7 @@ def go_on(run: QeRun, remedy: Remedy) -> Remedy:
     """Let a remedy start from the geometry that was calculated last, where the run got that far."""
     if run.structure is None or remedy.pw_input.calculation == "scf":
         return remedy
-    action = f"structure: the one of step {run.n_ionic_steps}"
-    return Remedy(remedy.pw_input.with_structure(run.structure), (*remedy.actions, action))
+    # After a restart that got nowhere it is the last one of an earlier attempt.
+    step = f"the one of step {run.n_ionic_steps}" if run.n_ionic_steps else "the last one calculated"
+    action = f"{STRUCTURE_ACTION}{step}"
+    return replace(remedy, pw_input=remedy.pw_input.with_structure(run.structure), actions=(*remedy.actions, action))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hullworks.workflows.qe.handlers.base import Cure, Remedy, change, go_on
 from hullworks.workflows.qe.outcomes import QeOutcome
+from hullworks.workflows.qe.restarts import RestartKind
 
 if TYPE_CHECKING:
     from hullworks.workflows.qe.inputs import PwInput
@@ -17,11 +18,13 @@ _BFGS = frozenset({QeOutcome.BFGS_GAVE_UP, QeOutcome.BFGS_FAILED, QeOutcome.BFGS
 class TightTrustRadius(Cure):
     """Near a flat minimum noise in the forces exceeds the predicted gain, and BFGS discards its history twice.
 
-    Shorter steps stay where the forces point, and a tighter density lowers their noise. Sources: aiida-quantumespresso,
-    handler for exit codes 520 and 521; recorded runs.
+    Shorter steps stay where the forces point, and a tighter density lowers their noise. The density is a good start,
+    the optimiser's history is what failed. Sources: aiida-quantumespresso, handler for exit codes 520 and 521; recorded
+    runs.
     """
 
     outcomes = _BFGS
+    restart = RestartKind.CHARGE_DENSITY
 
     def remedy(self, run: QeRun, asked: PwInput) -> Remedy | None:
         """Start with the smallest step allowed so far, allow smaller ones, and converge the density further."""
@@ -45,10 +48,11 @@ class TightTrustRadius(Cure):
 class DampedDynamics(Cure):
     """Damped motion needs neither history nor line search, so that a landscape which defeats BFGS does not stop it.
 
-    Source: aiida-quantumespresso, handler for exit codes 520 and 521.
+    The density is taken over, BFGS's history is not. Source: aiida-quantumespresso, handler for exit codes 520 and 521.
     """
 
     outcomes = _BFGS | {QeOutcome.NSTEP_EXHAUSTED}
+    restart = RestartKind.CHARGE_DENSITY
 
     def remedy(self, run: QeRun, asked: PwInput) -> Remedy | None:
         """Leave BFGS for damped dynamics; a run that merely spent its steps only if BFGS was in trouble."""
@@ -70,7 +74,8 @@ class DampedDynamics(Cure):
 class WiderCell(Cure):
     """The radial tables of the pseudopotentials are made for the first cell, and a cell that shrinks outgrows them.
 
-    Source: aiida-quantumespresso, handler for exit code 542.
+    From scratch: the density is on the grid of a cell far off. Source: aiida-quantumespresso, handler for exit code
+    542.
     """
 
     outcomes = frozenset({QeOutcome.VOLUME_CHANGE})
@@ -88,11 +93,31 @@ class MoreSteps(Cure):
     """A relaxation that spent its steps goes on from the geometry that it calculated last.
 
     Not from the one that the XML file ends with: that one is the next, never calculated, beside an older energy.
+    The density is taken over; a full restart would go on in the basis of the first cell, which is far off by then.
     Sources: recorded runs; aiida-quantumespresso, handler for exit codes 500 and 502.
     """
 
     outcomes = frozenset({QeOutcome.NSTEP_EXHAUSTED})
+    restart = RestartKind.CHARGE_DENSITY
 
     def remedy(self, run: QeRun, asked: PwInput) -> Remedy | None:
         """Go on from the last geometry."""
         return None if run.structure is None else go_on(run, Remedy(asked, ("more ionic steps",)))
+
+
+class NewSymmetry(Cure):
+    """A cell that moved may keep symmetries that its atoms have left, or lose some that its start had.
+
+    They are found anew from the last structure, first as they are, then not used at all. From scratch: the density was
+    made symmetric by the wrong operations. Sources: pw.x's documentation of ``nosym``; aiida-quantumespresso knows the
+    outcome (exit code 541) and has no cure.
+    """
+
+    outcomes = frozenset({QeOutcome.SYMMETRY_FAILED})
+
+    def remedy(self, run: QeRun, asked: PwInput) -> Remedy | None:
+        """Start from the last structure where there is a new one, else without symmetry."""
+        moved = run.structure is not None and asked.calculation != "scf" and run.structure != asked.structure
+        if moved:
+            return go_on(run, Remedy(asked, ("symmetry found anew",)))
+        return None if asked.setting("SYSTEM", "nosym") else change(asked, SYSTEM__nosym=True)

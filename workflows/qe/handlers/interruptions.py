@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hullworks.workflows.qe.handlers.base import Cure, Remedy, go_on
 from hullworks.workflows.qe.outcomes import QeOutcome
+from hullworks.workflows.qe.restarts import RestartKind
 
 if TYPE_CHECKING:
     from hullworks.workflows.qe.inputs import PwInput
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 class FreshStart(Cure):
     """Files that are cut, or of another calculation, cannot be repaired; an empty folder has none of them.
 
-    Source: recorded runs, all of which ended well from an empty folder.
+    The same for a list of plane waves that does not fit its cell. Source: recorded runs, all of which ended well from
+    an empty folder.
     """
 
     outcomes = frozenset(
@@ -25,6 +27,7 @@ class FreshStart(Cure):
             QeOutcome.XML_MISSING,
             QeOutcome.XML_TRUNCATED,
             QeOutcome.STOPPED_AT_START,
+            QeOutcome.G_VECTORS,
         }
     )
 
@@ -34,17 +37,20 @@ class FreshStart(Cure):
 
 
 class GoOn(Cure):
-    """A run that was killed, or stopped by its clock before the allocation ends, goes on from its last geometry.
+    """A run that was killed, or stopped by its clock before the allocation ends, goes on from where it was.
 
-    From scratch, not from its files: what a killed process wrote last may be cut. Sources: recorded runs;
-    aiida-quantumespresso, handler for exit code 503.
+    What pw.x wrote when it stopped by itself belongs together, and it goes on in the middle of a cycle. What a killed
+    process wrote last may be cut or of different steps: of it only a whole density is used. Sources: recorded runs;
+    aiida-quantumespresso, handlers for exit codes 400 and 503.
     """
 
     outcomes = frozenset({QeOutcome.INTERRUPTED, QeOutcome.WALLTIME_STOP})
+    restart = RestartKind.FULL
 
     def remedy(self, run: QeRun, asked: PwInput) -> Remedy | None:
-        """Go on from the last geometry; a calculation that has none and spent its time would spend it again."""
-        if run.outcome is QeOutcome.WALLTIME_STOP and not run.ionic_steps:
+        """Go on; a calculation that has neither files nor a geometry and spent its time would spend it again."""
+        stopped = run.outcome is QeOutcome.WALLTIME_STOP and not run.ionic_steps
+        if stopped and not self.folder.allows(RestartKind.FULL):
             return None
         return go_on(run, Remedy(asked, ("the same again",)))
 
@@ -52,7 +58,8 @@ class GoOn(Cure):
 class OnceMore(Cure):
     """A death without a reason may be the machine's: a node's memory, a network file system, a library.
 
-    Nothing is changed, so one repetition tells. Source: outcomes of the band "unknown" have no other cure.
+    Nothing is changed, so one repetition tells; from scratch, as it may have been the files. Source: outcomes of the
+    band "unknown" have no other cure.
     """
 
     outcomes = frozenset(
