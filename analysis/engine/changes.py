@@ -70,9 +70,10 @@ def change(store: Store, gone: Array, rows: Rows, energies: Array) -> Moved:
     # The frame of an element that comes may just have been fixed; its compositions have no solution yet.
     e = store.comps["e"][own]
     risen, fallen = own[e > e_before], own[e < e_before]
-    renamed = own[(e == e_before) & (store.comps["ground"][own] != ground_before)]
+    # Who could be mixed with what goes, rises, or is another entry now at the same energy.
+    other = (e > e_before) | ((e == e_before) & (store.comps["ground"][own] != ground_before))
     old = ~np.isnan(store.comps["h"]) & (store.comps["k"] > 1)
-    ties = _near(store, risen, e_before[e > e_before], old)
+    ties = _near(store, own[other], e_before[other], old)
     _drop(store, own[np.isinf(e)])
     old &= ~np.isnan(store.comps["h"])
 
@@ -90,18 +91,17 @@ def change(store: Store, gone: Array, rows: Rows, energies: Array) -> Moved:
         found |= _undercut_in_own_systems(store, None, _marked(store, exposed))
         _solve(store, found.strictly)
         _flag(store, union([found.strictly, exposed]))
-    same_but_name = _with_basis(store, renamed)
-    return Moved(added, union([own, widowed, fresh, found.nearly, same_but_name, ties, moved_elements]))
+    return Moved(added, union([own, widowed, fresh, found.nearly, ties, moved_elements]))
 
 
-def _near(store: Store, risen: Array, e_before: Array, old: Array) -> Array:
-    """Return compositions that could as well have been mixed with a phase, of those that go or rise."""
-    if not len(risen):
+def _near(store: Store, phases: Array, e_before: Array, old: Array) -> Array:
+    """Return compositions that could, before a change, be mixed with one of some phases, whether they are or not."""
+    if not len(phases):
         return NOBODY
     before = store.comps["e"].copy()
-    before[risen] = e_before
-    found = _undercut(store, risen[store.comps["vertex"][risen]], old, before)
-    return (found | _undercut_in_own_systems(store, risen, old, before)).nearly
+    before[phases] = e_before
+    found = _undercut(store, phases[store.comps["vertex"][phases]], old, before)
+    return (found | _undercut_in_own_systems(store, phases, old, before)).nearly
 
 
 def _set_references(store: Store, own: Array, ground_before: Array) -> Array:

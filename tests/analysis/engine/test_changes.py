@@ -202,6 +202,19 @@ def test_a_spoiled_composition_is_noticed(column: str) -> None:
 
 
 @pytest.mark.usefixtures("implementation")
+def test_another_entry_at_the_same_energy_is_told_to_all_that_may_be_mixed_of_it() -> None:
+    """Of several equally cheap mixtures the canonical one may name a phase that the proof does not."""
+    line: list[Entry] = [({"Mg": n, "Si": 6 - n}, -0.5) for n in range(1, 6)]
+    entries: list[Entry] = [({"Mg": 1}, -0.5), ({"Si": 1}, -0.5), *line, ({"Mg": 7, "Si": 5}, 0.1)]
+    for removed in range(2, 7):
+        hull = build([*entries, entries[removed]])
+        before = hull.numbers([7])
+        change = hull.remove([removed])
+        after = hull.numbers([7])
+        assert before.products.tolist() == after.products.tolist() or 7 in change.touched
+
+
+@pytest.mark.usefixtures("implementation")
 def test_a_proof_that_is_no_number_proves_nothing() -> None:
     """NaN is smaller than nothing, and is not taken for round-off."""
     hull = build([({"Mg": 1}, 0.0), ({"Si": 1}, 0.0), ({"Mg": 2, "Si": 1}, -0.2), ({"Mg": 1, "Si": 1}, 0.1)])
