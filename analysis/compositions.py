@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from hullworks.analysis.engine.keys import spans
 from hullworks.errors import HullError
 
 if TYPE_CHECKING:
@@ -145,9 +146,20 @@ class CompositionArrays:
     def take(self, rows: IntArray) -> Self:
         """Return some rows, in the order given; ``rows`` is int64, shape (m,)."""
         lengths = np.diff(self.indptr)[rows]
+        positions = spans(self.indptr[rows], lengths)
         indptr = np.concatenate([[0], np.cumsum(lengths)])
-        positions = np.arange(indptr[-1]) + np.repeat(self.indptr[rows] - indptr[:-1], lengths)
         return type(self)(self.elements, indptr, self.indices[positions], self.fractions[positions])
+
+    def system(self, i: int) -> System:
+        """Return the chemical system of a row."""
+        return tuple(self.elements[j] for j in self.indices[self.indptr[i] : self.indptr[i + 1]])
+
+    def within(self, system: System) -> IntArray:
+        """Return the rows whose elements are all among those of a chemical system, increasing."""
+        if not len(self):
+            return np.zeros(0, dtype=np.int64)
+        inside = np.isin(np.array(self.elements), np.array(system, dtype=str))[self.indices]
+        return np.flatnonzero(np.logical_and.reduceat(inside, self.indptr[:-1]))
 
     def followed_by(self, other: CompositionArrays) -> CompositionArrays:
         """Return the rows of both, first these."""

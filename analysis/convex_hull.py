@@ -204,6 +204,20 @@ class ConvexHull:
             self._must_have_hull(i)
             return self.numbers([i]).decomposition(0)
 
+    def decomposition_of_others(self, i: int) -> list[tuple[int, float]]:
+        """Return what entry i would decompose into without itself: (entry index, fraction of atoms), summing to 1.
+
+        For an entry on the hull these are the phases that it is stable against; empty where there is no hull without
+        it, as for the only entry of an element.
+
+        Raises:
+            HullError: The entry was removed.
+        """
+        with self._lock:
+            self._must_be_active(np.array([i]))
+            entries, fractions = answers.without(self._store, i)
+        return list(zip(entries.tolist(), fractions.tolist(), strict=True))
+
     def chemical_potentials(self, i: int) -> dict[str, float]:
         """Return one set of chemical potentials of the hull at entry i, in eV/atom relative to the elements.
 

@@ -10,7 +10,7 @@ import numpy as np
 from hullworks.analysis.compositions import CompositionArrays
 from hullworks.analysis.convex_hull import ConvexHull
 from hullworks.analysis.parallel import map_chunks
-from hullworks.analysis.uncertainty import members_within, require_same_length, system_of, taken
+from hullworks.analysis.uncertainty import require_same_length
 from hullworks.analysis.verdicts import load_thresholds
 from hullworks.errors import HullError
 
@@ -195,12 +195,12 @@ def _noise(
     matter = np.isfinite(formation)
     if asked is not None:
         inside = np.zeros(len(hull), dtype=bool)
-        for system in sorted({system_of(compositions, i) for i in solvable.tolist()}):
-            inside[members_within(compositions, system)] = True
+        for system in sorted({compositions.system(i) for i in solvable.tolist()}):
+            inside[compositions.within(system)] = True
         matter &= inside
     rows = np.flatnonzero(matter)
     return _Noise(
-        taken(compositions, rows), formation[rows], errors.of(rows), np.searchsorted(rows, solvable),
+        compositions.take(rows), formation[rows], errors.of(rows), np.searchsorted(rows, solvable),
         hull.numbers(solvable).e_to_hull_of_others, limits, seed,
     )  # fmt: skip
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from hullworks.analysis.compositions import CompositionArrays
+from hullworks.analysis.engine.keys import spans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +81,7 @@ def problems_of_mixtures(hull: LevelHull, numbers: HullNumbers) -> list[str]:
 
 def _problems_of_rows(hull: LevelHull, numbers: HullNumbers, rows: IntArray) -> list[str]:
     lengths = np.diff(numbers.indptr)[rows]
-    flat = _spread(numbers.indptr[rows], lengths)
+    flat = spans(numbers.indptr[rows], lengths)
     products, shares = numbers.products[flat], numbers.fractions[flat]
     own = numbers.indices[rows]
     used, inverse = np.unique(np.concatenate([own, products]), return_inverse=True)
@@ -98,19 +99,13 @@ def _leftover(events: Sequence[Event], inverse: IntArray, which: IntArray, share
     """Return the largest difference in atomic fraction between each of n entries and its mixture, (n,)."""
     arrays = CompositionArrays.from_amounts([event["subject"]["composition"] for event in events])
     lengths = np.diff(arrays.indptr)[inverse]
-    flat = _spread(arrays.indptr[inverse], lengths)
+    flat = spans(arrays.indptr[inverse], lengths)
     rows = np.repeat(np.concatenate([np.arange(n), which]), lengths)
     signs = np.repeat(np.concatenate([np.ones(n), -shares]), lengths)
     cells = rows * len(arrays.elements) + arrays.indices[flat]
     left = np.bincount(cells, signs * arrays.fractions[flat], n * len(arrays.elements))
     largest: FloatArray = np.abs(left).reshape(n, -1).max(axis=1)
     return largest
-
-
-def _spread(starts: IntArray, lengths: IntArray) -> IntArray:
-    """Return the positions start, start + 1, ... of many rows, one row after the other."""
-    ends = np.cumsum(lengths)
-    return np.repeat(starts - np.concatenate([[0], ends[:-1]]), lengths) + np.arange(int(lengths.sum()))
 
 
 def independent_distance(hull: LevelHull, i: int) -> float:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
-from hullworks.analysis.compositions import CompositionArrays
-from hullworks.analysis.convex_hull import ConvexHull, ON_HULL_eV
+from hullworks.analysis.convex_hull import ON_HULL_eV
 from hullworks.errors import HullError
 
 if TYPE_CHECKING:
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from scipy.sparse import csr_array
 
-    from hullworks.analysis.compositions import FloatArray, IntArray
+    from hullworks.analysis.compositions import CompositionArrays, FloatArray, IntArray
+    from hullworks.analysis.convex_hull import ConvexHull
 
 OWN: Final = "own:"
 """A source whose name begins so belongs to its entry alone, also where other entries have one of the same name."""
@@ -203,10 +203,8 @@ def first_order(hull: ConvexHull, errors: EnergyErrors, indices: ArrayLike) -> F
     numbers = hull.numbers(indices)
     asked = numbers.indices
     products = [numbers.decomposition(r) for r in range(len(asked))]
-    formation = hull.formation_energy_per_atom
     for r in np.flatnonzero(numbers.e_above_hull <= ON_HULL_eV).tolist():
-        compared = np.isfinite(numbers.e_to_hull_of_others[r])
-        products[r] = _decomposition_without(hull, formation, int(asked[r])) if compared else []
+        products[r] = hull.decomposition_of_others(int(asked[r]))
     cells = [(r, int(i), 1.0) for r, i in enumerate(asked) if products[r]]
     cells += [(r, j, -fraction) for r, row in enumerate(products) for j, fraction in row]
     gradient = _from_cells(cells, (len(asked), len(hull)))
@@ -220,39 +218,6 @@ def require_same_length(hull: ConvexHull, errors: EnergyErrors) -> None:
             f"the hull has {len(hull)} entries, the errors are of {len(errors)}",
             next_step="Give errors for every entry index, removed entries included (no parts).",
         )
-
-
-def members_within(compositions: CompositionArrays, elements: Sequence[str]) -> IntArray:
-    """Return the rows whose elements are all among the given ones, increasing."""
-    inside = np.isin(np.array(compositions.elements), np.array(elements, dtype=str))[compositions.indices]
-    starts = compositions.indptr[:-1]
-    return np.flatnonzero(np.logical_and.reduceat(inside, starts)) if len(starts) else starts
-
-
-def taken(compositions: CompositionArrays, rows: IntArray) -> CompositionArrays:
-    """Return some rows of composition arrays, in the order asked for, over the same elements."""
-    lengths = np.diff(compositions.indptr)[rows]
-    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    positions = np.repeat(compositions.indptr[rows] - indptr[:-1], lengths) + np.arange(indptr[-1])
-    return CompositionArrays(
-        compositions.elements, indptr, compositions.indices[positions], compositions.fractions[positions]
-    )
-
-
-def system_of(compositions: CompositionArrays, i: int) -> tuple[str, ...]:
-    """Return the chemical system of a row."""
-    row = slice(int(compositions.indptr[i]), int(compositions.indptr[i + 1]))
-    return tuple(compositions.elements[j] for j in compositions.indices[row])
-
-
-def _decomposition_without(hull: ConvexHull, formation: FloatArray, i: int) -> list[tuple[int, float]]:
-    """Return what entry i would decompose into without itself; its elements must have references without it."""
-    inside = members_within(hull.compositions, system_of(hull.compositions, i))
-    others = inside[np.isfinite(formation[inside]) & (inside != i)]
-    # In its place stands a probe above all others, which is on no hull.
-    energies = np.append(formation[others], formation[others].max() + 1.0)
-    probed = ConvexHull(taken(hull.compositions, np.append(others, i)), energies)
-    return [(int(others[j]), fraction) for j, fraction in probed.decomposition(len(others))]
 
 
 def sparse(rows: IntArray, columns: IntArray, values: FloatArray, shape: tuple[int, int]) -> csr_array:

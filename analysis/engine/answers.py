@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -10,18 +10,16 @@ import numpy as np
 from hullworks.analysis.engine import kernels
 from hullworks.analysis.engine.columns import Columns, gather
 from hullworks.analysis.engine.keys import mixed, spans, sums_of_rows
+from hullworks.analysis.engine.programs import by_system, programs_of
 from hullworks.analysis.engine.simplex import Targets, TIGHT_eV, UNDERCUT_eV, solve
+from hullworks.analysis.engine.store import keys_of_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from hullworks.analysis.engine.keys import Array
     from hullworks.analysis.engine.store import Rows, Store
 
 NOTHING: Final = 1e-8
 """A phase of less than this fraction of atoms is not in a mixture: it is round-off."""
-COMPOSITIONS_AT_ONCE: Final = 1 << 13
-"""Compositions whose competing phases are gathered at once: what the cache holds."""
 TOO_DEAR: Final = 1e4
 """The weight of an element that is in no cheapest mixture."""
 
@@ -82,11 +80,9 @@ def decompositions(store: Store, comps: Array) -> Decompositions:
     n = len(comps)
     width = int(store.comps["k"][comps].max(initial=1))
     basis, lam = np.full((n, width), -1, dtype=np.int64), np.zeros((n, width))
-    for at, k in _by_size(store, comps):
-        flat = store.comps["off"][comps[at]][:, None] + np.arange(k)
-        own_basis, own_lam = store.flat["basis"][flat], store.flat["lam"][flat]
-        _choose(store, comps[at], flat, own_basis, own_lam)
-        basis[at, :k], lam[at, :k] = own_basis, own_lam
+    for systems, at, row in by_system(store, comps, kernels.SYSTEMS_AT_ONCE):
+        own_basis, own_lam = _chosen(store, systems, comps[at], row)
+        basis[at, : own_basis.shape[1]], lam[at, : own_basis.shape[1]] = own_basis, own_lam
     ground = store.comps["ground"][basis].astype(np.int64)
     kept = (basis >= 0) & (lam > NOTHING)
     order = np.argsort(np.where(kept, ground, np.iinfo(np.int64).max), axis=1, kind="stable")
@@ -99,61 +95,45 @@ def decompositions(store: Store, comps: Array) -> Decompositions:
     return Decompositions(h, indptr, entries, fractions)
 
 
-def _by_size(store: Store, comps: Array) -> Iterator[tuple[Array, int]]:
-    """Yield places of compositions with the same number of elements, of few systems at a time."""
-    sizes = store.comps["k"][comps]
-    for k in np.unique(sizes):
-        at = np.flatnonzero(sizes == k)
-        at = at[np.argsort(store.comps["sys"][comps[at]], kind="stable")]
-        for first in range(0, len(at), COMPOSITIONS_AT_ONCE):
-            yield at[first : first + COMPOSITIONS_AT_ONCE], int(k)
-
-
-def _problem(store: Store, comps: Array, flat: Array, own: Array) -> tuple[Columns, Targets]:
-    systems, row = np.unique(store.comps["sys"][comps], return_inverse=True)
-    codes = store.system_codes(systems, flat.shape[1])
-    elements = codes[row]
+def _chosen(store: Store, systems: Array, comps: Array, row: Array) -> tuple[Array, Array]:
+    """Return the mixtures of compositions of k elements, of equally cheap ones the canonical: basis and lam, (n, k)."""
+    codes, places, targets = programs_of(store, systems, comps, row)
+    mu, basis, lam = places.get("mu"), places.get("basis").copy(), places.get("lam").copy()
     columns = gather(store, codes, systems)
-    x = store.flat["x"][flat]
-    return columns, Targets(row, x, own, store.element_comp[elements], store.element_energies()[elements])
-
-
-def _choose(store: Store, comps: Array, flat: Array, basis: Array, lam: Array) -> None:
-    """Replace mixtures, in place, where another one is as cheap."""
-    columns, targets = _problem(store, comps, flat, comps)
-    mu = store.flat["mu"][flat]
-    column = spans(columns.start[targets.row], columns.count[targets.row])
-    program = np.repeat(np.arange(len(comps)), columns.count[targets.row])
-    reduced = columns.e[column].copy()
-    for j in range(flat.shape[1]):
-        reduced -= mu[program, j] * columns.x[j, column]
-    tight = (reduced < TIGHT_eV) & (columns.comp[column] != comps[program])
-    tight_elements = targets.e_elements - mu < TIGHT_eV
-    spare = np.bincount(program[tight], minlength=len(comps)) + tight_elements.sum(axis=1)
+    column, program = _touching(columns, targets, mu)
+    elements = targets.e_elements - mu < TIGHT_eV
+    spare = np.bincount(program, minlength=len(comps)) + elements.sum(axis=1)
     several = np.flatnonzero(spare > (lam > NOTHING).sum(axis=1))
     if not len(several):
-        return
+        return basis, lam
     place = np.full(len(comps), -1)
     place[several] = np.arange(len(several))
-    kept = np.flatnonzero(tight & (place[program] >= 0))
-    column, count = column[kept], np.bincount(place[program[kept]], minlength=len(several))
-    only = Columns(
-        np.cumsum(count) - count,
-        count,
-        columns.x[:, column],
-        _weights(store, columns.comp[column]),
-        columns.comp[column],
-    )
-    elements = targets.elements[several]
-    weights = np.where(tight_elements[several], _weights(store, elements), TOO_DEAR)
+    column, of = column[place[program] >= 0], place[program][place[program] >= 0]
+    comp, count = columns.comp[column], np.bincount(of, minlength=len(several))
+    only = Columns(np.cumsum(count) - count, count, columns.x[:, column], _weights(store, comp), comp)
+    own = targets.elements[several]
+    weights = np.where(elements[several], _weights(store, own.reshape(-1)).reshape(own.shape), TOO_DEAR)
     nobody = np.full(len(several), -1)
-    found = solve(only, Targets(np.arange(len(several)), targets.x[several], nobody, elements, weights))
+    found = solve(only, Targets(np.arange(len(several)), targets.x[several], nobody, own, weights))
     basis[several], lam[several] = found.basis, found.lam
+    return basis, lam
+
+
+def _touching(columns: Columns, targets: Targets, mu: Array) -> tuple[Array, Array]:
+    """Return the columns that lie on the plane of each program, and the program of each, increasing."""
+    count = columns.count[targets.row]
+    column, program = spans(columns.start[targets.row], count), np.repeat(np.arange(len(count)), count)
+    reduced = columns.e[column].copy()
+    for j in range(mu.shape[1]):
+        reduced -= mu[program, j] * columns.x[j, column]
+    tight = (reduced < TIGHT_eV) & (columns.comp[column] != targets.own[program])
+    return column[tight], program[tight]
 
 
 def _weights(store: Store, comps: Array) -> Array:
-    """Return weights between 1 and 2 that follow from the compositions alone."""
-    weights: Array = 1.0 + mixed(store.comps["key"][comps]) / 2.0**64
+    """Return weights between 1 and 2 that follow from the compositions alone, (n,)."""
+    keys, _ = keys_of_rows(store.rows_of(comps), 0)
+    weights: Array = 1.0 + mixed(keys) / 2.0**64
     return weights
 
 
@@ -164,9 +144,9 @@ def _fractions(store: Store, comps: Array, basis: Array, counts: Array) -> Array
     for kind in np.unique(sizes << 8 | counts):
         k, n = int(kind >> 8), int(kind & 255)
         at = np.flatnonzero((sizes == k) & (counts == n))
-        matrix = _matrix(store, comps[at], basis[at, :n], k)
-        x = store.flat["x"][store.comps["off"][comps[at]][:, None] + np.arange(k)]
-        solved = np.clip(_eliminated(matrix, x), 0.0, None)
+        codes = store.system_codes(store.comps["sys"][comps[at]], k)
+        matrix = np.stack([store.fractions_in(codes, basis[at, column]) for column in range(n)], axis=2)
+        solved = np.clip(_eliminated(matrix, store.places(comps[at], k).get("x")), 0.0, None)
         total = np.zeros(len(at))
         for j in range(n):  # not `sum`, whose order of additions depends on the shape of the array
             total += solved[:, j]
@@ -197,18 +177,6 @@ def _eliminated(matrix: Array, x: Array) -> Array:
         table[:, j] = row
     solved: Array = table[:, :n, n]
     return solved
-
-
-def _matrix(store: Store, comps: Array, phases: Array, k: int) -> Array:
-    """Return the atomic fractions of phases in the order of elements of the systems they are in, (n, k, phases)."""
-    codes = store.system_codes(store.comps["sys"][comps], k)
-    matrix = np.zeros((len(comps), k, phases.shape[1]))
-    for column in range(phases.shape[1]):
-        rows = store.rows_of(phases[:, column])
-        which = np.repeat(np.arange(len(comps)), np.diff(rows.indptr))
-        place = (codes[which] < rows.codes[:, None]).sum(axis=1)
-        matrix[which, place, column] = rows.fractions
-    return matrix
 
 
 @dataclass(frozen=True)
@@ -257,16 +225,33 @@ def numbers(store: Store, entries: Array) -> Numbers:
     return Numbers(formation, above, to_others, indptr, products, fractions)
 
 
+def without(store: Store, entry: int) -> tuple[Array, Array]:
+    """Return what an active entry would decompose into without itself: entries, and fractions of atoms.
+
+    Nothing where there is no hull without it: it is the only entry of its element, or an element has no reference.
+    """
+    comp = np.array([store.entries["comp"][entry]])
+    mates, _ = store.entries_of(comp)
+    mates = mates[store.entries["active"][mates] & (mates != entry)]
+    lowest = mates[[store.entries["energy"][mates].argmin()]] if len(mates) else mates
+    if np.isnan(store.comps["h"][comp[0]]):
+        return mates[:0], np.zeros(0)
+    if store.comps["k"][comp[0]] == 1:
+        return lowest, np.ones(len(lowest))
+    mixture = decompositions(store, comp)
+    if len(lowest) and formation_energies(store, lowest)[0] <= mixture.h[0] + UNDERCUT_eV:
+        return lowest, np.ones(1)
+    return mixture.entries, mixture.fractions
+
+
 def potentials(store: Store, comp: int) -> Array:
     """Return chemical potentials in eV/atom relative to the elements that prove the hull at a composition, (k,)."""
     k = int(store.comps["k"][comp])
     if k == 1:
         return np.zeros(1)
-    codes = store.system_codes(store.comps["sys"][[comp]], k)
-    x = store.flat["x"][store.comps["off"][comp] + np.arange(k)][None]
-    e_elements = store.element_energies()[codes]
-    targets = Targets(np.zeros(1, np.int64), x, np.array([-1]), store.element_comp[codes], e_elements)
-    mu: Array = kernels.solve(store, codes, targets).mu[0] - e_elements[0]
+    codes, _, targets = programs_of(store, store.comps["sys"][[comp]], np.array([comp]), np.zeros(1, np.int64))
+    found = kernels.solve(store, codes, replace(targets, own=np.array([-1])))
+    mu: Array = found.mu[0] - targets.e_elements[0]
     return mu
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from hullworks.analysis.engine.changes import by_system
 from hullworks.analysis.engine.columns import gather
 from hullworks.analysis.engine.kernels import SYSTEMS_AT_ONCE, doubt_compiled, is_compiled
 from hullworks.analysis.engine.keys import spans
-from hullworks.analysis.engine.simplex import Mixtures, Targets, UNDERCUT_eV
+from hullworks.analysis.engine.programs import by_system, programs_of
+from hullworks.analysis.engine.simplex import Mixtures, UNDERCUT_eV
 
 if TYPE_CHECKING:
     from hullworks.analysis.engine.columns import Columns
     from hullworks.analysis.engine.keys import Array
     from hullworks.analysis.engine.store import Store
+
+PRICED_AT_ONCE: Final = 1 << 18
+"""Pairs of a phase and a plane that are compared at once: what the cache holds."""
 
 
 def largest_doubt(store: Store) -> float:
@@ -31,11 +34,8 @@ def largest_doubt(store: Store) -> float:
     solved = ~np.isnan(store.comps["h"]) & (store.comps["k"] > 1)
     for deep in (False, True):
         comps = np.flatnonzero(solved & (store.comps["vertex"] == deep))
-        for systems, own, row in by_system(store, comps):
-            for first in range(0, len(systems), SYSTEMS_AT_ONCE):
-                at = slice(*np.searchsorted(row, [first, first + SYSTEMS_AT_ONCE]))
-                part = systems[first : first + SYSTEMS_AT_ONCE]
-                doubts.append(_doubt(store, part, own[at], row[at] - first, deep=deep))
+        for systems, at, row in by_system(store, comps, SYSTEMS_AT_ONCE):
+            doubts.append(_doubt(store, systems, comps[at], row, deep=deep))
     return max(doubts)
 
 
@@ -54,7 +54,6 @@ def _doubt_of_solutions(store: Store) -> float:
     should = (store.comps["ground"] >= 0) & store.complete(np.arange(len(store.systems)))[store.comps["sys"]]
     on_hull = should & (store.comps["e"] <= store.comps["h"] + UNDERCUT_eV)
     listed = np.zeros(len(store.comps), dtype=bool)
-
     listed[store.vertices["comp"][spans(store.systems["vstart"], store.systems["vcount"])]] = True
     wrong = (np.isnan(store.comps["h"]) == should) | (store.comps["vertex"] != on_hull) | (listed != on_hull)
     return np.inf if wrong.any() else 0.0
@@ -62,21 +61,17 @@ def _doubt_of_solutions(store: Store) -> float:
 
 def _doubt(store: Store, systems: Array, comps: Array, row: Array, *, deep: bool) -> float:
     """Return the largest gap of compositions that are all on the hull, or all above it."""
-    k = int(store.comps["k"][comps[0]])
-    codes = store.system_codes(systems, k)
-    own, places = codes[row], store.places(comps, k)
-    e_elements = store.element_energies()[own]
-    targets = Targets(row, places.get("x"), comps, store.element_comp[own], e_elements)
+    codes, places, targets = programs_of(store, systems, comps, row)
     solved = Mixtures(store.comps["h"][comps], places.get("mu"), places.get("lam"), places.get("basis"))
     if not all(np.isfinite(each).all() for each in (targets.x, solved.h, solved.mu, solved.lam)):
         return float("inf")
-    if is_compiled(k):
+    if is_compiled(codes.shape[1]):
         return doubt_compiled(store, codes, targets, solved, systems if deep else None)
     columns = gather(store, codes, systems if deep else None)
-    below = max(_undercut(columns, comps, row, solved.mu), float((solved.mu - e_elements).max()))
+    below = max(_undercut(columns, comps, row, solved.mu), float((solved.mu - targets.e_elements).max()))
     made = np.zeros_like(targets.x)
-    for j in range(k):
-        made += solved.lam[:, [j]] * _fractions_in(store, own, solved.basis[:, j])
+    for j in range(codes.shape[1]):
+        made += solved.lam[:, [j]] * store.fractions_in(codes[row], solved.basis[:, j])
     e, itself = store.comps["e"][solved.basis], solved.basis == comps[:, None]
     heights = np.abs((solved.lam * e).sum(axis=1) - solved.h), np.abs((solved.mu * targets.x).sum(axis=1) - solved.h)
     gaps = [np.abs(made - targets.x), *heights, -solved.lam, solved.lam[itself]]
@@ -88,8 +83,7 @@ def _undercut(columns: Columns, comps: Array, row: Array, mu: Array) -> float:
     worst = 0.0
     count = columns.count[row]
     order = np.argsort(count, kind="stable")
-    pieces = np.array_split(order, 1 + int(count.sum()) // (1 << 18))
-    for piece in pieces:
+    for piece in np.array_split(order, 1 + int(count.sum()) // PRICED_AT_ONCE):
         width = int(count[piece[-1]]) if len(piece) else 0
         place = np.arange(width)[:, None]
         at = np.minimum(columns.start[row[piece]] + place, len(columns.e) - 1)
@@ -99,12 +93,3 @@ def _undercut(columns: Columns, comps: Array, row: Array, mu: Array) -> float:
         there = (place < count[piece]) & (columns.comp[at] != comps[piece])
         worst = max(worst, -float(reduced.min(initial=0.0, where=there)))
     return worst
-
-
-def _fractions_in(store: Store, codes: Array, phases: Array) -> Array:
-    """Return the fractions of one phase per row, (n, k), in the order of the elements of the row's system."""
-    rows = store.rows_of(phases)
-    which = np.repeat(np.arange(len(phases)), np.diff(rows.indptr))
-    x = np.zeros(codes.shape)
-    x[which, (codes[which] < rows.codes[:, None]).sum(axis=1)] = rows.fractions
-    return x

@@ -9,12 +9,10 @@ import numpy as np
 
 from hullworks.analysis.engine.kernels import is_compiled, solve, solve_compiled
 from hullworks.analysis.engine.keys import HALF, spans, union
-from hullworks.analysis.engine.simplex import Targets, TIGHT_eV, UNDERCUT_eV
-from hullworks.analysis.engine.store import masks_of
+from hullworks.analysis.engine.programs import by_system, programs_of
+from hullworks.analysis.engine.simplex import TIGHT_eV, UNDERCUT_eV
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from hullworks.analysis.engine.keys import Array
     from hullworks.analysis.engine.store import Rows, Store
 
@@ -121,8 +119,7 @@ def _set_references(store: Store, own: Array, ground_before: Array) -> Array:
     store.set_vertices(moved)
     store.flat["mu"][comps["off"][moved]] = comps["e"][moved]
     store.flat["lam"][comps["off"][moved]], store.flat["basis"][comps["off"][moved]] = 1.0, moved
-    lo, hi = masks_of(codes)
-    systems = np.flatnonzero(((store.systems["lo"] & lo) | (store.systems["hi"] & hi)) != 0)
+    systems = np.flatnonzero(store.systems_with(codes))
     lost = systems[~store.complete(systems)]
     _drop(store, store.members(lost)[0])
     return union([store.members(systems)[0]])
@@ -206,33 +203,14 @@ def _solve(store: Store, comps: Array) -> None:
 
 
 def _solve_part(store: Store, comps: Array, *, depths: bool, fresh: bool = False) -> None:
-    e_elements = store.element_energies()
-    for systems, same, row in by_system(store, comps):
-        k = int(store.systems["k"][systems[0]])
-        codes = store.system_codes(systems, k)
-        places = store.places(same, k)
-        own = codes[row]
-        targets = Targets(row, places.get("x"), same, store.element_comp[own], e_elements[own])
-        if fresh and is_compiled(k):
+    for systems, at, row in by_system(store, comps):
+        codes, places, targets = programs_of(store, systems, comps[at], row)
+        if fresh and is_compiled(codes.shape[1]):
             found = solve_compiled(store, codes, targets, None, fresh=True)
         else:
             found = solve(store, codes, targets, systems if depths else None)
-        store.comps["h"][same] = found.h
+        store.comps["h"][comps[at]] = found.h
         places.put(mu=found.mu, lam=found.lam, basis=found.basis)
-
-
-def by_system(store: Store, comps: Array) -> Iterator[tuple[Array, Array, Array]]:
-    """Yield compositions with the same number of elements: (systems, compositions, system of each)."""
-    sizes = store.comps["k"][comps]
-    for k in range(2, int(sizes.max(initial=1)) + 1):
-        same = comps[sizes == k]
-        same = same[np.argsort(store.comps["sys"][same], kind="stable")]
-        of_system = store.comps["sys"][same]
-        first = np.ones(len(same), dtype=bool)
-        first[1:] = of_system[1:] != of_system[:-1]
-        systems, row = of_system[first], np.cumsum(first) - 1
-        if len(same):
-            yield systems, same, row
 
 
 def _undercut_in_own_systems(

@@ -64,14 +64,20 @@ def gather(store: Store, codes: Array, systems: Array | None = None) -> Columns:
         comp, rows = np.concatenate([comp, more])[order], rows[order]
         masks = np.concatenate([masks, np.full(len(more), (1 << min(k, ENUMERATED)) - 1)])[order]
     count = np.bincount(rows, minlength=n)
+    x = _aligned(store, comp, masks, k) if k <= ENUMERATED else store.fractions_in(codes[rows], comp).T
+    return Columns(np.cumsum(count) - count, count, x, store.comps["e"][comp], comp)
+
+
+def _aligned(store: Store, comp: Array, masks: Array, k: int) -> Array:
+    """Return the fractions of phases in the places that their masks name, (k, t)."""
     x = np.zeros((k, len(comp)))
-    own_k, off, fractions = store.comps["k"][comp], store.comps["off"][comp], store.flat["x"]
+    sizes, off, fractions = store.comps["k"][comp], store.comps["off"][comp], store.flat["x"]
     for size in range(PAIR, k + 1):
-        at = np.flatnonzero(own_k == size)
-        places = _subsets(k)[1][masks[at]] if k <= ENUMERATED else _places(store, codes, rows[at], comp[at], size)
+        at = np.flatnonzero(sizes == size)
+        places = _subsets(k)[1][masks[at]]
         for j in range(size):
             x[places[:, j], at] = fractions[off[at] + j]
-    return Columns(np.cumsum(count) - count, count, x, store.comps["e"][comp], comp)
+    return x
 
 
 def _subsystems(store: Store, codes: Array) -> tuple[Array, Array, Array]:
@@ -102,10 +108,3 @@ def _scanned(store: Store, codes: Array) -> tuple[Array, Array, Array]:
         found.append(inside)
     system = np.concatenate(found)
     return np.concatenate(rows), system, np.zeros(len(system), dtype=np.int64)
-
-
-def _places(store: Store, codes: Array, rows: Array, comp: Array, k: int) -> Array:
-    """Return where the elements of some compositions of k elements stand in the systems of their rows."""
-    own = store.system_codes(store.comps["sys"][comp], k)
-    places: Array = (codes[rows][:, None, :] < own[:, :, None]).sum(axis=2)
-    return places

@@ -197,10 +197,6 @@ class Table:
             if name in values:
                 self._columns[name][old : self._n] = values[name]
 
-    def replace(self, **columns: Array) -> None:
-        """Set whole columns of the present length."""
-        self._columns |= columns
-
 
 def union(parts: Iterable[Array]) -> Array:
     """Return the distinct numbers of all parts, increasing; faster than ``np.unique``."""

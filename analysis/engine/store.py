@@ -167,9 +167,14 @@ class Store:
 
     def complete(self, systems: Array) -> Array:
         """Tell of systems whether every element has a reference."""
-        lo, hi = masks_of(np.flatnonzero(~self.elements_there()))
-        complete: Array = ((self.systems["lo"][systems] & lo) | (self.systems["hi"][systems] & hi)) == 0
-        return complete
+        return ~self.systems_with(np.flatnonzero(~self.elements_there()), systems)
+
+    def systems_with(self, codes: Array, systems: Array | None = None) -> Array:
+        """Tell of systems, by default of all, whether they hold one of some elements."""
+        at = slice(None) if systems is None else systems
+        lo, hi = masks_of(codes)
+        held: Array = ((self.systems["lo"][at] & lo) | (self.systems["hi"][at] & hi)) != 0
+        return held
 
     def members(self, systems: Array) -> tuple[Array, Array]:
         """Return the compositions of some systems: (compositions, place in ``systems`` of each)."""
@@ -234,13 +239,6 @@ class Store:
             labels = pair_labels(self.system_codes(same, int(k)))
             self.pairs.extend(labels.size, label=labels.reshape(-1), sys=np.repeat(same, labels.shape[1]))
 
-    def find_comps(self, rows: Rows) -> Array:
-        """Return which compositions the rows are, -1 where there is none."""
-        found = self.comp_table.find(keys_of_rows(rows, self.salt)[0])
-        known = np.flatnonzero(found >= 0)
-        found[known[~self._same(rows.of(known), found[known])]] = -1
-        return found
-
     # -------------------------------------------------------------------------------------------- what is registered
     def register(self, rows: Rows, energies: Array) -> Array:
         """Append entries with their compositions and systems; return their numbers. Grounds are not set."""
@@ -300,14 +298,11 @@ class Store:
         return same
 
     def _salt_anew(self) -> None:
-        """Take other keys, since two different compositions had the same: one set in ten million of four million."""
+        """Take other keys, since two compositions had the same, as once in two million sets of four million."""
         self.salt += 1
         every = np.arange(len(self.comps))
-        keys = np.zeros(0, dtype=np.uint64)
-        if len(every):
-            rows = self.rows_of(every)
-            keys = composition_keys(rows.codes, fraction_steps(rows.fractions), rows.indptr, self.salt)
-        self.comps.replace(key=keys)
+        keys, _ = keys_of_rows(self.rows_of(every), self.salt)
+        self.comps["key"][:] = keys
         self.comp_table = KeyTable()
         self.comp_table.add(keys, every)
 
@@ -317,6 +312,19 @@ class Store:
         codes = self.flat_codes["code"][spans(self.systems["off"][self.comps["sys"][comps]], sizes)]
         x = self.flat["x"][spans(self.comps["off"][comps], sizes)]
         return Rows(np.concatenate([[0], np.cumsum(sizes)]), codes, x)
+
+    def fractions_in(self, codes: Array, phases: Array) -> Array:
+        """Return the atomic fractions of one phase per row in the order of the row's elements, (n, k).
+
+        Args:
+            codes: Element codes of the rows, increasing, (n, k); each phase lies within its row's.
+            phases: Compositions, (n,).
+        """
+        rows = self.rows_of(phases)
+        which = np.repeat(np.arange(len(phases)), np.diff(rows.indptr))
+        x = np.zeros(codes.shape)
+        x[which, (codes[which] < rows.codes[:, None]).sum(axis=1)] = rows.fractions
+        return x
 
     def _append_comps(self, keys: Keys, system_keys: Keys, rows: Rows) -> Array:
         """Append new compositions, which are ordered by number of elements and system; return their numbers."""
@@ -366,9 +374,7 @@ class Store:
     def set_frame(self, codes: Array, energies: Array) -> None:
         """Fix the frame's energy of elements that get their first reference."""
         self.frame[codes] = energies
-        lo, hi = masks_of(codes)
-        concerned = ((self.systems["lo"] & lo) | (self.systems["hi"] & hi)) != 0
-        comps = np.flatnonzero(concerned[self.comps["sys"]])
+        comps = np.flatnonzero(self.systems_with(codes)[self.comps["sys"]])
         rows = self.rows_of(comps)
         self.comps["shift"][comps] = sums_of_rows(rows.fractions * self.known_frame()[rows.codes], rows.indptr)
         self._set_energies(comps)
@@ -420,7 +426,9 @@ class Store:
 
 def masks_of(codes: Array) -> tuple[np.uint64, np.uint64]:
     """Return the two halves of the mask of some element codes."""
-    lo, hi = masks_of_rows(Rows(np.array([0, len(codes)]), codes, np.zeros(0))) if len(codes) else (np.zeros(1),) * 2
+    if not len(codes):
+        return np.uint64(0), np.uint64(0)
+    lo, hi = masks_of_rows(Rows(np.array([0, len(codes)]), codes, np.zeros(0)))
     return np.uint64(lo[0]), np.uint64(hi[0])
 
 

@@ -158,6 +158,30 @@ def test_distances_equal_a_linear_program_over_raw_entries(seed: int) -> None:
             assert found == pytest.approx(expected, abs=1e-8, nan_ok=True)
 
 
+@pytest.mark.usefixtures("implementation")
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6))
+def test_what_an_entry_is_stable_against_is_the_hull_without_it(seed: int) -> None:
+    """The mixture of others is one of the hull without the entry, at the distance that the numbers give."""
+    case = Case(seed)
+    entries = case.start()
+    hull = build(entries)
+    numbers = hull.numbers(np.arange(len(entries)))
+    for i in case.rng.sample(range(len(entries)), min(8, len(entries))):
+        mixture, distance = hull.decomposition_of_others(i), numbers.e_to_hull_of_others[i]
+        assert bool(mixture) == np.isfinite(distance)
+        if not mixture:
+            continue
+        assert i not in {j for j, _ in mixture}
+        assert sum(share for _, share in mixture) == pytest.approx(1, abs=1e-12)
+        assert entries[i][1] - sum(entries[j][1] * share for j, share in mixture) == pytest.approx(distance, abs=1e-8)
+        alone = hull.update(remove=[i])
+        assert {j for j, _ in mixture} <= set(hull.stable.tolist())
+        back = hull.add(CompositionArrays.from_amounts([entries[i][0]]), [entries[i][1]])
+        assert len(alone.removed) == len(back.added) == 1
+        hull = build(entries)
+
+
 def test_the_compiled_programs_agree_with_those_of_numpy() -> None:
     """A thousand compositions of five elements have the same bits either way."""
     pytest.importorskip("numba")
