@@ -10,6 +10,8 @@
     ├── PseudopotentialError     a pseudopotential is missing, unreadable or of another functional
     ├── MissingPartError         a real part (pw.x, mongod, ...) is not installed
     ├── ServiceError             a service of this project does not start, answer or stop
+    │   ├── QueueAwayError       the batch system does not answer
+    │   └── JobRejectedError     the batch system does not take a job
     ├── DatabaseError            the database refuses, is unreachable or of another schema version
     ├── StateError               a document is not in the state that a move needs
     ├── RunError                 a calculation ended without a usable result
@@ -88,6 +90,14 @@ class ServiceError(HullWorksError, RuntimeError):
     """A service of this project does not start, answer or stop."""
 
     exit_code = 5
+
+
+class QueueAwayError(ServiceError):
+    """The batch system did not answer; whether it did what was asked is not known."""
+
+
+class JobRejectedError(ServiceError):
+    """The batch system does not take a job, for a reason that it names."""
 
 
 class DatabaseError(HullWorksError, RuntimeError):
