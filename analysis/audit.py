@@ -13,7 +13,7 @@ from hullworks.analysis.events import fold_events, published, read_events
 from hullworks.analysis.history import expected_documents
 from hullworks.analysis.proofs import TOLERANCE_eV, independent_distance, problems_of_certificates, problems_of_counts
 from hullworks.analysis.publication import halt
-from hullworks.analysis.published import content_of, digest_of, verdicts_of_level
+from hullworks.analysis.published import BY_VERSION, content_of, digest_of, verdicts_of_level
 from hullworks.analysis.resident import WRITERS, LevelHull, Step
 from hullworks.analysis.stability import LEASE_S, update_level
 from hullworks.documents import OPEN_END, SCHEMA_VERSION, HullVersion, Level, StoredVerdict
@@ -170,7 +170,7 @@ def _check_digests(level_key: str, version: int) -> Check:
     gone = _gone_by_version(level_key, version)
     problems, count = [], 0
     verdicts = StoredVerdict.collection().find({"level_key": level_key, "since": {"$lte": version}})
-    stream = iter(verdicts.hint([("level_key", 1), ("since", 1)]).sort("since", 1))
+    stream = iter(verdicts.hint(BY_VERSION).sort("since", 1))
     ahead = next(stream, None)
     for stored in _versions(level_key, version):
         made: list[Stored] = []

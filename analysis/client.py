@@ -17,12 +17,13 @@ from hullworks.analysis.published import candidate_rows, verdict_on, verdict_row
 from hullworks.analysis.resident import Residents
 from hullworks.database import connect as connect_documents
 from hullworks.documents import Candidate, Level
+from hullworks.elements import elements_of
 from hullworks.errors import HullError, InputError
 from hullworks.levels import resolve_level
 from hullworks.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -90,7 +91,7 @@ class StabilityDB:
         if as_of is not None and as_of > newest:
             raise HullError(f"there is no event {as_of}, the newest is {newest}", key)
         asked = newest if as_of is None else as_of
-        return Hull(load_view(key, _elements(chemsys), as_of=asked), is_present=asked == newest)
+        return Hull(load_view(key, elements_of(chemsys), as_of=asked), is_present=asked == newest)
 
     def e_above_hull(
         self, compositions: Sequence[str | Composition], energies_per_atom: npt.ArrayLike, *, level: str | None = None
@@ -149,7 +150,7 @@ class StabilityDB:
         import pandas as pd
 
         key = self._level(level)
-        version, system = published(key), "-".join(_elements(chemsys)) if chemsys else None
+        version, system = published(key), "-".join(elements_of(chemsys)) if chemsys else None
         found = verdicts_of_level(key, version, chemsys=system, kind="stable")
         rows = [{"entry_id": each["entry_id"], "chemsys": each["chemsys"], **verdict_row(each)} for each in found]
         return pd.DataFrame(rows).assign(read_at=version) if rows else pd.DataFrame()
@@ -348,15 +349,6 @@ def _row(view: HullView, i: int, verdict: VerdictResult) -> dict[str, Any]:
         "missing": list(verdict.missing),
         "flags": [flag.value for flag in verdict.flags],
     }
-
-
-def _elements(chemsys: str) -> Iterable[str]:
-    from pymatgen.core import Element
-
-    elements = [part.strip() for part in chemsys.split("-")]
-    if wrong := [part for part in elements if not Element.is_valid_symbol(part)]:
-        raise InputError(f"{', '.join(wrong) or 'nothing'} is not an element", chemsys, "Write it like Mg-Si-Ge.")
-    return elements
 
 
 def _atoms(formula: str) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from hullworks.analysis.compositions import CompositionArrays, as_arrays
 from hullworks.analysis.engine import answers, certificates
 from hullworks.analysis.engine.changes import change
-from hullworks.analysis.engine.keys import code_of, symbols
+from hullworks.analysis.engine.keys import CODE_OF, CODED_SYMBOLS
 from hullworks.analysis.engine.store import Rows, Store
 from hullworks.errors import HullError
 
@@ -134,7 +134,7 @@ class ConvexHull:
         with self._lock:
             rows = self._store.rows_of(self._store.entries["comp"])
         codes, indices = np.unique(rows.codes, return_inverse=True)
-        return CompositionArrays(tuple(symbols()[c] for c in codes), rows.indptr, indices, rows.fractions)
+        return CompositionArrays(tuple(CODED_SYMBOLS[c] for c in codes), rows.indptr, indices, rows.fractions)
 
     @property
     def active(self) -> NDArray[np.bool_]:
@@ -147,14 +147,14 @@ class ConvexHull:
     def elements(self) -> tuple[str, ...]:
         """Elements of the active entries, sorted."""
         with self._lock:
-            return tuple(symbols()[code] for code in np.flatnonzero(self._store.elements_occurring()))
+            return tuple(CODED_SYMBOLS[code] for code in np.flatnonzero(self._store.elements_occurring()))
 
     @property
     def missing_elements(self) -> tuple[str, ...]:
         """Elements that occur, but only in compounds: no system with them has a hull."""
         with self._lock:
             missing = self._store.elements_occurring() & ~self._store.elements_there()
-        return tuple(symbols()[code] for code in np.flatnonzero(missing))
+        return tuple(CODED_SYMBOLS[code] for code in np.flatnonzero(missing))
 
     @property
     def e_above_hull(self) -> FloatArray:
@@ -333,7 +333,7 @@ class ConvexHull:
         return self._must_be_complete(self._store.rows_of(self._store.entries["comp"][[i]]))
 
     def _must_be_complete(self, rows: Rows) -> list[str]:
-        system = [symbols()[code] for code in rows.codes]
+        system = [CODED_SYMBOLS[code] for code in rows.codes]
         there = self._store.elements_there()[rows.codes]
         if missing := [symbol for symbol, known in zip(system, there, strict=True) if not known]:
             raise HullError(
@@ -387,7 +387,7 @@ class _Places:
 
 def _rows(compositions: CompositionArrays) -> Rows:
     """Return compositions with the engine's element codes, which are ordered as the symbols are."""
-    codes = np.array([code_of()[symbol] for symbol in compositions.elements], dtype=np.uint8)
+    codes = np.array([CODE_OF[symbol] for symbol in compositions.elements], dtype=np.uint8)
     return Rows(compositions.indptr, codes[compositions.indices], compositions.fractions)
 
 

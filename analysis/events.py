@@ -146,6 +146,23 @@ def published(level_key: str) -> int:
     return int((level or {}).get("published") or 0)
 
 
+def version_asked(level_key: str, asked: int | None, newest: int) -> int:
+    """Return the number of the hull version that is asked for; a number between two means the earlier one.
+
+    Args:
+        level_key: Key of the level.
+        asked: A number; None for the newest.
+        newest: The published version.
+
+    Raises:
+        HullError: There is no such version yet.
+    """
+    version = newest if asked is None else asked
+    if not 0 <= version <= newest:
+        raise HullError(f"there is no hull version {version}, the newest is {newest}", level_key)
+    return version
+
+
 _WANTED: Final = {"libraries": 0, "schema_version": 0, "token": 0}
 
 

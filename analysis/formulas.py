@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hullworks.analysis.compositions import CompositionArrays, FloatArray, IntArray
+from hullworks.elements import ELEMENTS, SYMBOLS
 from hullworks.errors import HullError
 
 if TYPE_CHECKING:
@@ -18,16 +19,6 @@ if TYPE_CHECKING:
     from pymatgen.core.composition import Composition
 
 ByteArray: TypeAlias = NDArray[np.uint8]
-
-_BY_NUMBER: Final = (
-    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb "
-    "Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au "
-    "Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts "
-    "Og"
-)
-
-SYMBOLS: Final = tuple(sorted(_BY_NUMBER.split()))
-"""The elements in alphabetical order; a plain formula names them, and deuterium and tritium are left to pymatgen."""
 
 CHUNK: Final = 65536
 """Formulas read in one pass: their arrays stay within the processor's caches."""
@@ -124,14 +115,11 @@ def element_amounts(composition: str | Mapping[str, float] | Composition) -> dic
         amounts = Composition(composition).get_el_amt_dict()
     except (ValueError, TypeError) as error:
         raise HullError(f"{composition!r} is not a chemical formula", next_step=str(error)) from error
-    if unknown := [symbol for symbol in amounts if symbol not in _KNOWN]:
+    if unknown := [symbol for symbol in amounts if symbol not in ELEMENTS]:
         raise HullError(f"{', '.join(unknown)} in {composition!s} is not an element")
     if not amounts or not all(np.isfinite(list(amounts.values()))):
         raise HullError(f"{composition!r} holds no atoms, or no countable ones")
     return amounts
-
-
-_KNOWN: Final = frozenset(SYMBOLS)
 
 
 @dataclass(frozen=True)

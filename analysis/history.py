@@ -5,9 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hullworks.analysis.events import ADDED, RECORRECTED, RETRACTED, fold_events, published, read_events
+from hullworks.analysis.events import (
+    ADDED,
+    RECORRECTED,
+    RETRACTED,
+    fold_events,
+    published,
+    read_events,
+    version_asked,
+)
 from hullworks.analysis.publication import changed_contents
-from hullworks.analysis.published import content_of, digest_of, verdicts_of_entries
+from hullworks.analysis.published import BY_ENTRY, content_of, digest_of, largest_first, moved_eV, verdicts_of_entries
 from hullworks.analysis.resident import LevelHull
 from hullworks.documents import OPEN_END, HullEvent, HullVersion, StoredVerdict
 from hullworks.errors import HullError, InputError
@@ -56,7 +64,7 @@ class HistoryStep:
     @property
     def change_eV_per_atom(self) -> float | None:
         """Change of the energy above hull in eV/atom; None unless there is one before and after."""
-        return _moved(self.before, self.after)
+        return moved_eV(self.before, self.after)
 
 
 _OWN = {ADDED: "added", RETRACTED: "retracted", RECORRECTED: "re-corrected"}
@@ -74,7 +82,7 @@ def history(entry_id: str) -> list[HistoryStep]:
         raise InputError("no hull knows this entry", entry_id, "`hullworks hull CHEMSYS` lists entries with their ids.")
     newest = published(first["level_key"])
     found = StoredVerdict.collection().find({"entry_id": entry_id, "since": {"$lte": newest}})
-    revisions = {doc["since"]: doc for doc in found.hint([("entry_id", 1), ("since", 1)])}
+    revisions = {doc["since"]: doc for doc in found.hint(BY_ENTRY)}
     ends = {doc["until"] for doc in revisions.values() if doc["until"] <= newest}
     by_end = {doc["until"]: doc for doc in revisions.values()}
     turns = sorted({*revisions, *ends})
@@ -111,7 +119,7 @@ class Change:
     @property
     def moved_eV_per_atom(self) -> float | None:
         """Change of the energy above hull in eV/atom; None unless both versions give one."""
-        return _moved(self.before, self.after)
+        return moved_eV(self.before, self.after)
 
 
 @dataclass(frozen=True)
@@ -157,15 +165,8 @@ class HullDiff:
     @property
     def moved(self) -> list[Change]:
         """Entries whose energy above hull changed, largest change first."""
-        found = [change for change in self.changes if change.moved_eV_per_atom]
-        return sorted(found, key=lambda change: (-abs(change.moved_eV_per_atom or 0.0), change.entry_id))
-
-
-def _moved(before: Stored | None, after: Stored | None) -> float | None:
-    field = "e_above_hull_eV_per_atom"
-    if before is None or after is None or before[field] is None or after[field] is None:
-        return None
-    return float(after[field] - before[field])
+        by_id = {change.entry_id: change for change in self.changes}
+        return [by_id[name] for name, _ in largest_first({n: c.moved_eV_per_atom for n, c in by_id.items()})]
 
 
 def _lies(verdict: Stored | None) -> bool:
@@ -179,9 +180,7 @@ def diff(level_key: str, start: int, end: int) -> HullDiff:
         HullError: A version is not published.
     """
     newest = published(level_key)
-    if not min(start, end) >= 0 or max(start, end) > newest:
-        raise HullError(f"there is no hull version {max(start, end)}, the newest is {newest}", level_key)
-    low, high = sorted((start, end))
+    low, high = sorted(version_asked(level_key, version, newest) for version in (start, end))
     verdicts = StoredVerdict.collection()
     span = {"$gt": low, "$lte": high}
     # A writer may end verdicts meanwhile, but with a later version than those compared, which are published.

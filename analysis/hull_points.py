@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from hullworks.analysis.convex_hull import ON_HULL_eV
+from hullworks.elements import ELEMENTS
 from hullworks.errors import HullError
 from hullworks.states import Role
 
@@ -22,14 +23,6 @@ if TYPE_CHECKING:
     from hullworks.analysis.compositions import FloatArray, IntArray
     from hullworks.analysis.convex_hull import ConvexHull
 
-SYMBOLS = frozenset(
-    re.findall(
-        r"\w+",
-        "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb "
-        "Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu "
-        "Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr ",
-    )
-)
 WORD = re.compile(r"[A-Za-z0-9.()\[\]]+")
 SYMBOL = re.compile(r"[A-Z][a-z]?|[a-z]")
 NUMBER = re.compile(r"(?<=[A-Za-z)\]])(\d+(?:\.\d+)?)")
@@ -134,6 +127,11 @@ class HullPoints:
             labels=tuple(text.label or text.formula for text in texts),
         )
 
+    def require_some(self) -> None:
+        """Raise `HullError` when there is no entry to draw."""
+        if not len(self):
+            raise HullError("there is no entry with an energy above hull to draw", self.system)
+
     def order(self) -> IntArray:
         """Return the entries from the hull upwards; figures draw in reverse, so that the lowest lie on top."""
         return np.lexsort((self.formation_energy_eV, self.e_above_hull_eV))
@@ -192,7 +190,7 @@ def formula_pieces(text: str) -> list[tuple[str, bool]]:
     pieces: list[tuple[str, bool]] = []
     end = 0
     for word in WORD.finditer(text):
-        if not set(SYMBOL.findall(word.group())) <= SYMBOLS:
+        if not set(SYMBOL.findall(word.group())) <= ELEMENTS:
             continue
         for number in NUMBER.finditer(word.group()):
             start, stop = (word.start() + place for place in number.span())

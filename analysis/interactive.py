@@ -11,7 +11,6 @@ from hullworks.analysis.compositions import SAME_COMPOSITION
 from hullworks.analysis.hull_points import html_subscripts
 from hullworks.analysis.labels import INK, STABLE
 from hullworks.analysis.plots import BINARY, DRAWN, RAMP, scale_top_meV
-from hullworks.errors import HullError
 from hullworks.states import Role
 
 if TYPE_CHECKING:
@@ -97,8 +96,7 @@ def interactive_figure(points: HullPoints) -> Figure:
     """
     from plotly.graph_objects import Figure
 
-    if not len(points):
-        raise HullError("there is no entry with an energy above hull to draw", points.system)
+    points.require_some()
     traces, axes = {2: _binary, 3: _ternary, 4: _quaternary}.get(len(points.elements), _ladder)(points)
     shown = f"{int(points.stable.sum())} of {len(points)} entries on the hull"
     caption = f"level {points.level_key} · hull version {points.hull_version} · {shown}"

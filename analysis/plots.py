@@ -8,7 +8,6 @@ import numpy as np
 
 from hullworks.analysis.hull_points import math_subscripts
 from hullworks.analysis.labels import INK, QUIET, STABLE, labels_of, place_labels
-from hullworks.errors import HullError
 from hullworks.states import Role
 
 if TYPE_CHECKING:
@@ -53,8 +52,7 @@ def plot_phase_diagram(points: HullPoints, path: Path, *, title: str = "", dpi: 
     Raises:
         HullError: There is nothing to draw.
     """
-    if not len(points):
-        raise HullError("there is no entry with an energy above hull to draw", points.system)
+    points.require_some()
     figure = draw_phase_diagram(points, title=title)
     figure.savefig(path, dpi=dpi)
     return path

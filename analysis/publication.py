@@ -15,7 +15,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from hullworks.analysis.events import libraries, read_events
 from hullworks.analysis.proofs import problems_of_step
-from hullworks.analysis.published import content_of, digest_of, verdicts_of_entries
+from hullworks.analysis.published import content_of, digest_of, largest_first, moved_eV, verdicts_of_entries
 from hullworks.analysis.resident import load_level
 from hullworks.documents import OPEN_END, SCHEMA_VERSION, HullVersion, Level, StoredVerdict, now
 from hullworks.errors import HullError, LevelError, StateError
@@ -247,11 +247,5 @@ def changed_contents(judged: Mapping[str, Content], old: Mapping[str, Content]) 
 
 def largest_moves(changed: Mapping[str, Content], old: Mapping[str, Stored]) -> list[dict[str, Any]]:
     """Return the largest changes of an energy above hull, in eV/atom, largest first."""
-    field = "e_above_hull_eV_per_atom"
-    both = [
-        (content[field] - old[name][field], name)
-        for name, content in changed.items()
-        if name in old and content[field] is not None and old[name][field] is not None
-    ]
-    moved = sorted((pair for pair in both if pair[0]), key=lambda pair: (-abs(pair[0]), pair[1]))
-    return [{"entry_id": name, "change_eV_per_atom": change} for change, name in moved[:MAX_MOVES]]
+    moved = largest_first({name: moved_eV(old.get(name), content) for name, content in changed.items()})
+    return [{"entry_id": name, "change_eV_per_atom": change} for name, change in moved[:MAX_MOVES]]

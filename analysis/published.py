@@ -43,10 +43,11 @@ CONTENT_FIELDS: Final = (
 CHUNK: Final = 20_000
 """Ids in one query: a command must not exceed 48 MB."""
 
-_BY_ENTRY: Final = [("entry_id", 1), ("since", 1)]
+BY_ENTRY: Final = [("entry_id", 1), ("since", 1)]
+BY_VERSION: Final = [("level_key", 1), ("since", 1)]
+"""Indexes of the verdicts, as readers name them: none holds the end of a verdict."""
 _BY_CANDIDATE: Final = [("candidate_id", 1), ("since", 1)]
 _BY_SYSTEM: Final = [("level_key", 1), ("chemsys", 1), ("since", 1)]
-_BY_VERSION: Final = [("level_key", 1), ("since", 1)]
 
 
 def verdicts_of_entries(level_key: str, version: int, entry_ids: Iterable[str]) -> dict[str, Stored]:
@@ -54,7 +55,7 @@ def verdicts_of_entries(level_key: str, version: int, entry_ids: Iterable[str]) 
     found: dict[str, Stored] = {}
     for ids in _chunks(sorted(set(entry_ids))):
         query = {"entry_id": {"$in": ids}, "level_key": level_key, **_holding(version)}
-        found |= {doc["entry_id"]: doc for doc in StoredVerdict.collection().find(query).hint(_BY_ENTRY)}
+        found |= {doc["entry_id"]: doc for doc in StoredVerdict.collection().find(query).hint(BY_ENTRY)}
     return found
 
 
@@ -70,7 +71,7 @@ def verdicts_of_level(
         fields: Only verdicts with these values, such as ``kind="stable"``.
     """
     query = {"level_key": level_key, **_holding(version), **fields}
-    hint, elements = _BY_VERSION, set(chemsys.split("-")) if chemsys else None
+    hint, elements = BY_VERSION, set(chemsys.split("-")) if chemsys else None
     if elements is not None and len(elements) <= MAX_ENUMERATED_ELEMENTS:
         query["chemsys"], hint = {"$in": subsystems(elements)}, _BY_SYSTEM
     for doc in StoredVerdict.collection().find(query).hint(hint):
@@ -152,6 +153,20 @@ def verdict_row(verdict: Stored | None) -> dict[str, Any]:
 def content_of(verdict: Stored) -> Content:
     """Return what a stored verdict says, without the versions between which it holds."""
     return {name: verdict[name] for name in CONTENT_FIELDS}
+
+
+def moved_eV(before: Stored | None, after: Stored | Content | None) -> float | None:
+    """Return the change of an entry's energy above hull in eV/atom; None unless there is one before and after."""
+    field = "e_above_hull_eV_per_atom"
+    if before is None or after is None or before[field] is None or after[field] is None:
+        return None
+    return float(after[field] - before[field])
+
+
+def largest_first(moves: Mapping[str, float | None]) -> list[tuple[str, float]]:
+    """Return the entries that moved at all with their moves in eV/atom, the largest first, then by id."""
+    moved = [(name, change) for name, change in moves.items() if change]
+    return sorted(moved, key=lambda pair: (-abs(pair[1]), pair[0]))
 
 
 def digest_of(contents: Iterable[Content], gone: Iterable[str]) -> str:

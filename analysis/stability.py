@@ -118,16 +118,10 @@ def retract(entry_id: str, reason: str) -> Counter[str]:
         HullError: An audit has stopped publication; nothing was changed.
     """
     entry = _entry(entry_id, reason)
-    _require_going_on(entry["level_key"])
+    read_level(entry["level_key"])  # while it is halted, a repair would take the change in silently
     change = {"retracted": True, "retraction": reason, "hull_sequence": None}
     Entry.collection().update_one({"_id": entry_id, "retracted": {"$ne": True}}, {"$set": change})
     return update_level(entry["level_key"])
-
-
-def _require_going_on(level_key: str) -> None:
-    """Refuse a change while a level is halted: a repair would take it in silently."""
-    if is_halted(level_key):
-        raise HullError("an audit has stopped publication", level_key, "Run: hullworks audit --repair")
 
 
 def recorrect(entry_id: str, energy: float, parts: Mapping[str, float], reason: str) -> Counter[str]:
@@ -149,7 +143,7 @@ def recorrect(entry_id: str, energy: float, parts: Mapping[str, float], reason: 
     entry = _entry(entry_id, reason)
     if problem := _energy_problem(energy):
         raise InputError(problem, entry_id)
-    _require_going_on(entry["level_key"])
+    read_level(entry["level_key"])  # while it is halted, a repair would take the change in silently
     change: dict[str, Any] = {"energy_eV_per_atom": float(energy), "correction_parts_eV_per_atom": dict(parts)}
     change |= {"recorrection": reason, "hull_sequence": None}
     made = Entry.collection().update_one(
@@ -164,10 +158,7 @@ def recorrect(entry_id: str, energy: float, parts: Mapping[str, float], reason: 
 def _entry(entry_id: str, reason: str) -> dict[str, Any]:
     if not reason.strip():
         raise InputError("a reason is needed, for the history", entry_id)
-    entry = Entry.collection().find_one({"_id": entry_id}, {"level_key": 1})
-    if entry is None:
-        raise InputError("there is no such entry", entry_id, "`hullworks hull CHEMSYS` lists entries with their ids.")
-    return entry
+    return Entry.stored(entry_id, {"level_key": 1})
 
 
 def _update(level_key: str, hold: Hold) -> Counter[str]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from hullworks.analysis.compositions import FloatArray
-    from hullworks.analysis.convex_hull import ConvexHull, HullNumbers
+    from hullworks.analysis.convex_hull import HullNumbers
 
 
 class VerdictKind(StrEnum):
@@ -273,18 +273,6 @@ def judge(subject: JudgementInput, thresholds: Thresholds | None = None) -> Verd
         missing=subject.missing,
         error_bar_eV=bar,
     )
-
-
-def hull_numbers(hull: ConvexHull, i: int, entry_ids: Sequence[str], formulas: Sequence[str]) -> dict[str, Any]:
-    """Return what a hull says of its entry i, as arguments of `JudgementInput`.
-
-    Args:
-        hull: The hull.
-        i: Entry index.
-        entry_ids: Id of each entry of the hull.
-        formulas: Formula of each entry of the hull.
-    """
-    return next(rounded_numbers(hull.numbers([i]), entry_ids, formulas))
 
 
 def rounded_numbers(

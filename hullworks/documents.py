@@ -25,8 +25,8 @@ from mongoengine import (
 )
 from pymongo import UpdateOne
 
-from hullworks.errors import StateError
-from hullworks.states import CandidateState, Cause, Role, check_move, sources_of
+from hullworks.errors import InputError, StateError
+from hullworks.states import CandidateState, Cause, QueueJobState, Role, check_move, sources_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection as Group
@@ -129,8 +129,22 @@ class StateMove(EmbeddedDocument):
     reason = StringField(default="")
 
 
+class Remedied(EmbeddedDocument):
+    """One ended run after which its step was started again: what ended it, and what was changed."""
+
+    run_id = StringField(required=True)
+    at = DateTimeField(required=True)
+    cause = EnumField(Cause, required=True)
+    why = StringField(required=True)
+
+
 class Candidate(Versioned):
-    """One row of a batch: a proposed crystal on its way to a verdict, or the reason why it has none."""
+    """One row of a batch: a proposed crystal on its way to a verdict, or the reason why it has none.
+
+    resources: What its runs need by experience, where that is more than usual: walltime_s, memory_MB (per run).
+    remedies: Its runs that were started again, and why.
+    budget_since: When the count of its failures began anew, by its user's ``retry``.
+    """
 
     meta: ClassVar[dict[str, Any]] = {
         "collection": "candidates",
@@ -177,6 +191,9 @@ class Candidate(Versioned):
     entry_id = StringField()
     cause = EnumField(Cause)
     attempts = IntField(default=0)
+    resources = DictField()
+    remedies = EmbeddedDocumentListField(Remedied)
+    budget_since = DateTimeField()
 
     @classmethod
     def move(
@@ -288,6 +305,7 @@ class Run(Versioned):
     fw_id = IntField()
     launch_id = IntField()
     worker_id = StringField()
+    job = StringField()
     host = StringField()
     directory = StringField()
     started_at = DateTimeField()
@@ -354,6 +372,24 @@ class Entry(Versioned):
     refused = EmbeddedDocumentField(Reason)
     hull_sequence = IntField()
     landed_at = DateTimeField(default=now, required=True)
+
+    @classmethod
+    def stored(cls, entry_id: str, fields: Mapping[str, int] | None = None) -> dict[str, Any]:
+        """Return an entry as the database has it.
+
+        Args:
+            entry_id: The entry.
+            fields: The driver's projection; by default everything.
+
+        Raises:
+            InputError: There is no such entry.
+        """
+        found = cls.collection().find_one({"_id": entry_id}, fields)
+        if found is None:
+            raise InputError(
+                "there is no such entry", entry_id, "`hullworks hull CHEMSYS` lists entries with their ids."
+            )
+        return found
 
 
 class HullEvent(Versioned):
@@ -469,8 +505,54 @@ class StoredVerdict(Versioned):
         return int(self.since)
 
 
+class QueueJob(Versioned):
+    """A job of the batch system; stored as planned before it is handed over, so that none is ever unknown.
+
+    name: Made before the submission, unlike any other; numbers repeat after a crash of the queue's controller.
+    mode: One run per job, many runs packed into one allocation, or an array of single runs.
+    account_key: Partition and account, whose throttles it counts for.
+    fw_ids: In single mode the firework that is reserved for it.
+    walltime_s, memory_MB, cpus, nodes: What it asks for; memory per run.
+    excluded: Nodes that it must not run on.
+    end: How the queue says that it ended, in SLURM's words.
+    cause: The same in the words that all runs share.
+    """
+
+    meta: ClassVar[dict[str, Any]] = {
+        "collection": "queue_jobs",
+        "indexes": ["state", ("account_key", "-planned_at"), ("end", "-ended_at"), "job_id"],
+    }
+    name = StringField(primary_key=True)
+    mode = StringField(required=True, choices=("single", "packed", "array"))
+    state = EnumField(QueueJobState, default=QueueJobState.PLANNED, required=True)
+    account_key = StringField(default="")
+    partition = StringField(default="")
+    account = StringField(default="")
+    n_tasks = IntField(default=0)
+    slots = IntField(default=1)
+    fw_ids = ListField(IntField())
+    walltime_s = FloatField(required=True)
+    memory_MB = FloatField()
+    cpus = IntField(default=1)
+    nodes = IntField(default=1)
+    excluded = ListField(StringField())
+    planned_at = DateTimeField(required=True)
+    job_id = StringField()
+    submitted_at = DateTimeField()
+    started_at = DateTimeField()
+    ended_at = DateTimeField()
+    ran_on = ListField(StringField())
+    end = StringField()
+    cause = EnumField(Cause)
+    evidence = ListField(StringField())
+
+
 class Worker(Versioned):
-    """A process that works through the LaunchPad; tells a dead one from a live one at once on its own machine."""
+    """A process that works through the LaunchPad; tells a dead one from a live one at once on its own machine.
+
+    job: Name of the queue job that it runs in, none outside a queue.
+    job_id: The queue's number of that job, ``17_3`` for a task of an array.
+    """
 
     meta: ClassVar[dict[str, Any]] = {"collection": "workers", "indexes": ["host"]}
     worker_id = StringField(primary_key=True)
@@ -479,6 +561,21 @@ class Worker(Versioned):
     pid = IntField(required=True)
     process_started = IntField(required=True)
     started_at = DateTimeField(default=now, required=True)
+    job = StringField()
+    job_id = StringField()
+
+
+class Doubts(Document):
+    """What reconciliation found odd, and since when; what stays odd over several looks in a row is put right.
+
+    at: When the last look was.
+    since: When each was first seen, [[what, when], ...].
+    """
+
+    meta: ClassVar[dict[str, Any]] = {"collection": "doubts", "auto_create_index": False}
+    name = StringField(primary_key=True)
+    at = DateTimeField(required=True)
+    since = ListField(ListField())
 
 
 class Lease(Document):
@@ -500,6 +597,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     HullEvent,
     HullVersion,
     StoredVerdict,
+    QueueJob,
     Worker,
 )
 

@@ -78,9 +78,16 @@ class LevelOfTheory:
         """Return all fields as plain JSON types."""
         return {**asdict(self), "pseudo_hashes": [list(pair) for pair in self.pseudo_hashes]}
 
+    def as_compact_dict(self) -> dict[str, Any]:
+        """Return all fields with the hashes as one text: what travels with each job of a graph.
+
+        Whoever stores a job walks through it several times, and a family has a hundred hashes.
+        """
+        return {**asdict(self), "pseudo_hashes": " ".join(f"{element}:{sha}" for element, sha in self.pseudo_hashes)}
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Build a level from `as_dict` output.
+        """Build a level from `as_dict` or `as_compact_dict` output.
 
         Raises:
             LevelError: A field is unknown.
@@ -90,7 +97,9 @@ class LevelOfTheory:
         if unknown:
             raise LevelError(f"unknown field {', '.join(unknown)}", "level of theory", "Upgrade HullWorks.")
         values = dict(data)
-        values["pseudo_hashes"] = tuple(tuple(pair) for pair in values.get("pseudo_hashes", ()))
+        hashes = values.get("pseudo_hashes", ())
+        pairs = [item.split(":", 1) for item in hashes.split()] if isinstance(hashes, str) else hashes
+        values["pseudo_hashes"] = tuple(tuple(pair) for pair in pairs)
         return cls(**values)
 
 

@@ -1,4 +1,4 @@
-"""States of a candidate: what each means, and the one table of allowed moves."""
+"""States of candidates and of queue jobs: what each means, and the one table of a candidate's allowed moves."""
 
 from __future__ import annotations
 
@@ -106,6 +106,29 @@ class Cause(StrEnum):
     CANCELLED = "cancelled"
     LOST = "lost"
     INVALID = "invalid"
+
+
+class QueueJobState(StrEnum):
+    """Where a job of the batch system stands in the books.
+
+    PLANNED: its name is written down; it is about to be handed over, or was and nobody noted it.
+    SUBMITTED: the queue holds it, waiting.
+    RUNNING: it has its nodes.
+    ENDED: it is over; how is noted with it.
+    REJECTED: the queue did not take it, and said why.
+    NEVER_SUBMITTED: it was planned, and the queue has never heard of it.
+    """
+
+    PLANNED = "planned"
+    SUBMITTED = "submitted"
+    RUNNING = "running"
+    ENDED = "ended"
+    REJECTED = "rejected"
+    NEVER_SUBMITTED = "never_submitted"
+
+
+OPEN_JOBS: Final = frozenset({QueueJobState.PLANNED, QueueJobState.SUBMITTED, QueueJobState.RUNNING})
+"""Jobs that the queue has, or may have."""
 
 
 class Role(StrEnum):

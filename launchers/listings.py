@@ -6,8 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from hullworks.analysis import history as memory
-from hullworks.analysis.events import published
-from hullworks.analysis.hull_points import SYMBOLS
+from hullworks.analysis.events import published, version_asked
 from hullworks.analysis.hull_view import missing_references
 from hullworks.analysis.published import (
     candidate_rows,
@@ -16,7 +15,8 @@ from hullworks.analysis.published import (
     verdicts_of_level,
 )
 from hullworks.documents import Batch, Candidate, Entry, Level, Run, StateMove
-from hullworks.errors import HullError, InputError
+from hullworks.elements import elements_of
+from hullworks.errors import InputError
 from hullworks.levels import resolve_level
 from hullworks.states import CandidateState
 
@@ -110,7 +110,7 @@ def candidates(
     if state:
         query["state"] = _state(state)
     if chemsys:
-        query["chemsys"] = "-".join(sorted(chemsys.split("-")))
+        query["chemsys"] = "-".join(elements_of(chemsys))
     found = Candidate.objects(**query).order_by("rank", "source_row").limit(limit)
     return candidate_rows(found.exclude("structure", "history"))
 
@@ -122,18 +122,6 @@ def _state(name: str) -> CandidateState:
         raise InputError("no such state", name, f"States: {', '.join(CandidateState)}.") from None
 
 
-def elements_of(chemsys: str) -> list[str]:
-    """Return the elements of a chemical system, sorted.
-
-    Raises:
-        InputError: It holds what is no element.
-    """
-    elements = sorted({part.strip() for part in chemsys.split("-")})
-    if wrong := [part for part in elements if part not in SYMBOLS]:
-        raise InputError(f"{', '.join(wrong) or 'nothing'} is not an element", chemsys, "Write it like Mg-Si-Ge.")
-    return elements
-
-
 def hull_rows(view: Hull) -> list[Row]:
     """Return the entries of a hull view, lowest above it first."""
     made = verdicts_of_entries(view.level_key, view.sequence, view.view.ids) if view.is_present else {}
@@ -141,7 +129,12 @@ def hull_rows(view: Hull) -> list[Row]:
     for row in view.rows():
         stored = verdict_row(made.get(row["entry_id"]))
         rows.append({**stored, **{key: value for key, value in row.items() if value is not None}})
-    return sorted(rows, key=lambda row: (row["e_above_hull"] is None, row["e_above_hull"] or 0.0, row["name"]))
+    return sorted(rows, key=by_distance)
+
+
+def by_distance(row: Row) -> tuple[bool, float, str]:
+    """Return what entries are sorted by: the lowest above the hull first, those without a distance last, then names."""
+    return row["e_above_hull"] is None, row["e_above_hull"] or 0.0, row["name"]
 
 
 def stable(key: str, chemsys: str | None, as_of: int | None = None) -> list[Row]:
@@ -156,10 +149,7 @@ def stable(key: str, chemsys: str | None, as_of: int | None = None) -> list[Row]
         HullError: There is no such version yet.
         InputError: The chemical system cannot be read.
     """
-    newest = published(key)
-    version = newest if as_of is None else as_of
-    if version > newest:
-        raise HullError(f"there is no hull version {version}, the newest is {newest}", key)
+    version = version_asked(key, as_of, published(key))
     system = "-".join(elements_of(chemsys)) if chemsys else None
     verdicts = {each["entry_id"]: each for each in verdicts_of_level(key, version, chemsys=system, kind="stable")}
     fields = {"name": 1, "reduced_formula": 1, "role": 1}
@@ -176,8 +166,7 @@ def history(entry_id: str) -> list[Row]:
     Raises:
         InputError: There is no such entry.
     """
-    if Entry.objects(entry_id=entry_id).only("entry_id").first() is None:
-        raise InputError("there is no such entry", entry_id, "`hullworks hull CHEMSYS` lists entries with their ids.")
+    Entry.stored(entry_id, {"_id": 1})
     return [_history_row(entry_id, step) for step in memory.history(entry_id)]
 
 

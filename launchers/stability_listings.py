@@ -18,8 +18,9 @@ from hullworks.analysis.published import verdict_row, verdicts_of_entries
 from hullworks.analysis.stability import is_halted
 from hullworks.analysis.uncertainty import first_order
 from hullworks.documents import Entry, HullEvent
+from hullworks.elements import elements_of
 from hullworks.errors import HullWorksError, InputError, StateError
-from hullworks.launchers.listings import changed_how, elements_of
+from hullworks.launchers.listings import by_distance, changed_how
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -58,7 +59,7 @@ def diff(level_key: str, start: int, end: int, chemsys: str | None = None) -> Ro
     }
 
 
-def _events_between(level_key: str, low: int, high: int, elements: list[str] | None) -> dict[str, int]:
+def _events_between(level_key: str, low: int, high: int, elements: tuple[str, ...] | None) -> dict[str, int]:
     """Return how many events of each kind came after one number and up to another."""
     if elements is not None:
         return dict(Counter(event["kind"] for event in read_events(level_key, low, high, within=elements)))
@@ -148,7 +149,7 @@ def stability(hull: Hull, n_samples: int, seed: int, assumed_eV: float | None = 
         "n_carrying": carried.n_carrying,
         "assumed_eV": assumed_eV,
         "sources": list(carried.shared),
-        "entries": sorted(rows, key=lambda row: (row["e_above_hull"] is None, row["e_above_hull"] or 0.0, row["name"])),
+        "entries": sorted(rows, key=by_distance),
     }
 
 
@@ -216,7 +217,7 @@ def entry_summary(entry_id: str) -> Row:
     Raises:
         InputError: There is no such entry.
     """
-    entry = _entry(entry_id)
+    entry = Entry.stored(entry_id, {"structure": 0})
     verdict = verdicts_of_entries(entry["level_key"], published(entry["level_key"]), [entry_id]).get(entry_id)
     return {
         "entry_id": entry_id,
@@ -243,7 +244,7 @@ def corrected(
     """
     if (energy is None) == (parts is None):
         raise InputError("the new energy is given as a whole or by its parts", entry_id, "Use --energy or --part.")
-    uncorrected = float(_entry(entry_id)["uncorrected_energy_eV_per_atom"])
+    uncorrected = float(Entry.stored(entry_id)["uncorrected_energy_eV_per_atom"])
     own = dict(parts) if parts is not None else {"by hand": float(energy or 0.0) - uncorrected}
     if parts is not None and len(own) < len(parts):
         raise InputError("a part of the correction stands twice", entry_id, "Add them up.")
@@ -252,13 +253,6 @@ def corrected(
 
 def require_heard(entry_id: str) -> None:
     """Raise StateError unless the hull contains an entry as it is now."""
-    entry = _entry(entry_id)
+    entry = Entry.stored(entry_id, {"structure": 0})
     if entry["valid"] and not entry.get("refused") and entry.get("hull_sequence") is None:
         raise StateError("the change is stored, and another process takes it into the hull", entry_id, "Look later.")
-
-
-def _entry(entry_id: str) -> Row:
-    entry: Row | None = Entry.collection().find_one({"_id": entry_id}, {"structure": 0})
-    if entry is None:
-        raise InputError("there is no such entry", entry_id, "`hullworks hull CHEMSYS` lists entries with their ids.")
-    return entry

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from fireworks import LaunchPad
 
@@ -26,7 +26,11 @@ PARTS = ("mongod", "qe", "slurm", "browser")
 
 def absent(part: str, how_to_get: str) -> NoReturn:
     """Skip for want of a real part; in CI fail, so that nothing is skipped silently where it must run."""
-    message = f"{part} is missing: {how_to_get}"
+    do_without(f"{part} is missing: {how_to_get}")
+
+
+def do_without(message: str) -> NoReturn:
+    """Skip with a message; in CI fail with it."""
     if IN_CI:
         pytest.fail(message)
     pytest.skip(message)
@@ -66,6 +70,24 @@ def _no_project_around(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("HULLWORKS_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def give_up() -> Callable[[str], NoReturn]:
+    """Skipping a test for want of a real part; in CI it fails, so that nothing is skipped where it must run."""
+    return do_without
+
+
+@pytest.fixture(scope="session")
+def dask() -> None:
+    """Dask with what starts it on SLURM; a test that asks for it runs where the extra is installed."""
+    from hullworks.analysis.clusters import dask_part
+    from hullworks.errors import MissingPartError
+
+    try:
+        dask_part("dask_jobqueue")
+    except MissingPartError as error:
+        do_without(str(error))
 
 
 @pytest.fixture

@@ -43,6 +43,12 @@ def test_a_level_survives_its_dictionary(word: str, hashes: list[tuple[str, str]
     assert again.key == level.key
 
 
+def test_a_level_survives_its_compact_dictionary() -> None:
+    """What travels with the jobs of a graph gives back the same level, also without any pseudopotential."""
+    for level in (LEVEL, replace(LEVEL, pseudo_hashes=())):
+        assert LevelOfTheory.from_dict(level.as_compact_dict()) == level
+
+
 def test_a_field_of_a_newer_version_is_refused() -> None:
     """Dropping it in silence would join two levels."""
     with pytest.raises(LevelError, match="unknown field vdw"):

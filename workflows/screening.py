@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pymatgen.core.periodic_table import Element
 
+from hullworks.elements import ELEMENTS_AND_ISOTOPES
 from hullworks.errors import InputError
 from hullworks.states import Role
 from hullworks.workflows.identity import MatchTolerances
@@ -124,7 +125,7 @@ class ScreeningPolicy(BaseModel):
     @field_validator("exclude_elements", "radioactive_elements", "f_electron_elements", "anions")
     @classmethod
     def _are_elements(cls, symbols: frozenset[str]) -> frozenset[str]:
-        if unknown := sorted(symbols - set(Element.__members__)):
+        if unknown := sorted(symbols - ELEMENTS_AND_ISOTOPES):
             msg = f"not elements: {', '.join(unknown)}"
             raise ValueError(msg)
         return symbols

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hullworks.analysis.engine.choice import compiled_is_used
+from hullworks.elements import ELEMENTS_AND_ISOTOPES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 Array: TypeAlias = NDArray[Any]
 Keys: TypeAlias = NDArray[np.uint64]
@@ -25,19 +27,10 @@ HALF: Final = N_CODES // 2
 STEPS_OF_A_FRACTION: Final = 2.0**32
 """Atomic fractions that round to the same multiple of its inverse, 2e-10, belong to the same composition."""
 
-
-@cache
-def symbols() -> tuple[str, ...]:
-    """Return all element symbols, isotopes D and T among them, sorted; an element's code is its place."""
-    from pymatgen.core.periodic_table import Element
-
-    return tuple(sorted(Element.__members__))
-
-
-@cache
-def code_of() -> dict[str, int]:
-    """Return the code of each element symbol."""
-    return {symbol: code for code, symbol in enumerate(symbols())}
+CODED_SYMBOLS: Final = tuple(sorted(ELEMENTS_AND_ISOTOPES))
+"""All element symbols, isotopes D and T among them; an element's code is its place."""
+CODE_OF: Final[Mapping[str, int]] = MappingProxyType({symbol: code for code, symbol in enumerate(CODED_SYMBOLS)})
+"""The code of each element symbol."""
 
 
 def mixed(values: Keys) -> Keys:

@@ -11,6 +11,7 @@ from pymatgen.core import Composition
 from pymongo.collection import Collection
 
 from hullworks.analysis.resident import WRITERS
+from hullworks.analysis.stability import update_all
 from hullworks.documents import DOCUMENTS, Candidate, Entry, Lease, Level, StoredVerdict, now
 from hullworks.levels import LevelOfTheory
 from hullworks.states import CandidateState, Role
@@ -73,6 +74,14 @@ class Lab:
         """Store the entries of Mg-Si."""
         for formula in ENERGIES:
             self.enter(formula)
+
+    def dethrone(self) -> None:
+        """Publish Mg, Si and a stable MgSi (version 4), and then Mg2Si, which takes its place (version 5)."""
+        for formula in ("Mg", "Si", "MgSi"):
+            self.enter(formula, None if formula != "MgSi" else -2.6)
+        update_all()
+        self.enter("Mg2Si")
+        update_all()
 
     def declare(self, formula: str, state: CandidateState, role: Role = Role.REFERENCE) -> Candidate:
         """Store a candidate, a reference unless told otherwise."""

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pymatgen.core import Composition, Element
 
 from hullworks.analysis.compositions import CompositionArrays
-from hullworks.analysis.formulas import CHUNK, SYMBOLS, parse_formulas, read_amounts, read_formulas
+from hullworks.analysis.formulas import CHUNK, parse_formulas, read_amounts, read_formulas
+from hullworks.elements import SYMBOLS
 from hullworks.errors import HullError
 
 if TYPE_CHECKING:

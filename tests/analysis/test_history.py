@@ -22,11 +22,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def told(lab: Lab) -> Lab:
     """Mg, Si and MgSi at version 4; Mg2Si comes (5), is re-corrected (6), and is taken back (7)."""
-    for formula in ("Mg", "Si", "MgSi"):
-        lab.enter(formula, None if formula != "MgSi" else -2.6)
-    update_all()
-    lab.enter("Mg2Si")
-    update_all()
+    lab.dethrone()
     recorrect("entry-Mg2Si-fast", -2.1, {}, "another scheme")
     retract("entry-Mg2Si-fast", "it was another crystal")
     return lab

@@ -22,7 +22,7 @@ from hullworks.analysis.report import (
     prediction_errors,
     write_report,
 )
-from hullworks.analysis.verdicts import JudgementInput, hull_numbers, judge
+from hullworks.analysis.verdicts import JudgementInput, judge, rounded_numbers
 from hullworks.levels import LevelOfTheory
 from hullworks.states import Role
 
@@ -46,7 +46,8 @@ IDS = [f"entry-{i}" for i in range(len(FORMULAS))]
 def row(i: int, predicted: float | None = None, name: str = "") -> VerdictRow:
     """Return the verdict on an entry of the Mg-Si hull."""
     role = Role.REFERENCE if predicted is None else Role.CANDIDATE
-    verdict = judge(JudgementInput(LEVEL.key, "7", role=role, **hull_numbers(HULL, i, IDS, FORMULAS)))
+    (numbers,) = rounded_numbers(HULL.numbers([i]), IDS, FORMULAS)
+    verdict = judge(JudgementInput(LEVEL.key, "7", role=role, **numbers))
     return VerdictRow(name or IDS[i], FORMULAS[i], role, verdict, predicted, "CHGNet 0.3.0", f"../runs/{i} a/static")
 
 

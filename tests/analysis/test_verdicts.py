@@ -17,10 +17,10 @@ from hullworks.analysis.verdicts import (
     VerdictFlag,
     VerdictKind,
     VerdictResult,
-    hull_numbers,
     judge,
     load_thresholds,
     read_flags,
+    rounded_numbers,
 )
 from hullworks.errors import HullError
 from hullworks.states import Role
@@ -164,7 +164,7 @@ def test_a_hull_speaks_for_its_entries() -> None:
     """From a hull of Mg-Si come all numbers of a verdict, with ids and formulas in place of indices."""
     formulas = ["Mg", "Si", "Mg2Si", "MgSi"]
     hull = ConvexHull.from_entries(formulas, [0.0, 0.0, -0.15, 0.17])
-    numbers = hull_numbers(hull, 3, ["e0", "e1", "e2", "e3"], formulas)
+    (numbers,) = rounded_numbers(hull.numbers([3]), ["e0", "e1", "e2", "e3"], formulas)
     result = judge(JudgementInput(FAST, "1", **numbers))
     assert result.kind is VerdictKind.UNSTABLE
     assert result.e_above_hull_eV == pytest.approx(0.2825)
@@ -177,7 +177,7 @@ def test_a_hull_speaks_for_its_entries() -> None:
 def test_a_hull_without_a_reference_speaks_of_nothing_missing_itself() -> None:
     """Numbers of an incomplete system are NaN, and the verdict needs the hull's missing elements."""
     hull = ConvexHull.from_entries(["Mg", "Mg2Si"], [0.0, -0.15])
-    numbers = hull_numbers(hull, 1, ["e0", "e1"], ["Mg", "Mg2Si"])
+    (numbers,) = rounded_numbers(hull.numbers([1]), ["e0", "e1"], ["Mg", "Mg2Si"])
     result = judge(JudgementInput(FAST, "1", missing=hull.missing_elements, **numbers))
     assert (result.kind, result.missing, result.formation_energy_eV) == (VerdictKind.INDETERMINATE, ("Si",), None)
 

@@ -14,7 +14,7 @@ from hullworks.analysis.convex_hull import ConvexHull
 from hullworks.analysis.hull_points import EntryText, HullPoints
 from hullworks.analysis.interactive import write_interactive
 from hullworks.analysis.report import Intake, IntakeRow, ReportData, RunRow, VerdictRow, write_report
-from hullworks.analysis.verdicts import JudgementInput, hull_numbers, judge
+from hullworks.analysis.verdicts import JudgementInput, judge, rounded_numbers
 from hullworks.levels import LevelOfTheory
 from hullworks.states import Role
 
@@ -119,7 +119,8 @@ def test_a_name_in_a_phase_diagram_stays_text(name: str, visit: Open, tmp_path: 
 
 def row(i: int, predicted: float | None = None, name: str = "") -> VerdictRow:
     """Return the verdict on an entry."""
-    verdict = judge(JudgementInput(LEVEL.key, "7", role=ROLES[i], **hull_numbers(HULL, i, IDS, FORMULAS)))
+    (numbers,) = rounded_numbers(HULL.numbers([i]), IDS, FORMULAS)
+    verdict = judge(JudgementInput(LEVEL.key, "7", role=ROLES[i], **numbers))
     return VerdictRow(name or IDS[i], FORMULAS[i], ROLES[i], verdict, predicted, "a model", f"../runs/{i}")
 
 
@@ -173,7 +174,8 @@ def test_the_report_shows_verdicts_with_flags(report: Path, visit: Open) -> None
     assert by_name[EVIL]["DFT above hull"] == "287.8"
     assert by_name["salt"]["Verdict"] == "indeterminate"
     assert "missing: Cl" in by_name["salt"]["Flags and gaps"]
-    flags = judge(JudgementInput(LEVEL.key, "7", role=ROLES[10], **hull_numbers(HULL, 10, IDS, FORMULAS))).flags
+    (numbers,) = rounded_numbers(HULL.numbers([10]), IDS, FORMULAS)
+    flags = judge(JudgementInput(LEVEL.key, "7", role=ROLES[10], **numbers)).flags
     assert flags
     assert by_name["entry-10"]["Flags and gaps"] == ", ".join(flag.value.replace("_", " ") for flag in flags)
     colours = {

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from pymatgen.core.lattice import Lattice
-from pymatgen.core.periodic_table import Element
 from pymatgen.core.structure import Structure
 
+from hullworks.elements import ELEMENTS_AND_ISOTOPES, ISOTOPES
 from hullworks.workflows.intake.rows import ProblemCode, RowProblemError
 
 if TYPE_CHECKING:
@@ -25,15 +25,11 @@ _ION: Final = re.compile(r"([A-Z][a-z]?)(?:\d*\.?\d*[+-])?(?:,spin=-?\d+\.?\d*)?
 _LONGEST_LABEL: Final = 20
 """Characters; ``Fe2.5+,spin=-4.5`` has 17."""
 
-_ISOTOPES: Final = {"D": "H", "T": "H"}
-"""Isotopes share their element's electrons, so DFT cannot tell them apart."""
-
 _PARAMETERS: Final = ("a", "b", "c", "alpha", "beta", "gamma")
 _FLAT: Final = 180.0
 _NO_VOLUME: Final = 1e-10
 """Squared volume of a cell with unit lengths that is zero but for rounding."""
 
-_ELEMENTS: Final = frozenset(Element.__members__)
 _FULL: Final = 1e-3
 """How far an occupancy may be from 1: files round to three or four decimals."""
 
@@ -138,9 +134,9 @@ def element_symbol(text: str) -> str:
         RowProblemError: It names none.
     """
     match = _ION.fullmatch(text) if len(text) <= _LONGEST_LABEL else None
-    if match is None or match[1] not in _ELEMENTS:
+    if match is None or match[1] not in ELEMENTS_AND_ISOTOPES:
         raise RowProblemError(ProblemCode.UNKNOWN_ELEMENT, f"{text[:20]!r} is not an element")
-    return _ISOTOPES.get(match[1], match[1])
+    return ISOTOPES.get(match[1], match[1])
 
 
 def closest_contact(structure: Structure, limits: Limits) -> Contact:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, BinaryIO
 
-from pymatgen.io.vasp.inputs import Poscar
-
 from hullworks.workflows.intake.cif import PARSER_FAILURES
 from hullworks.workflows.intake.crystal import normalised
 from hullworks.workflows.intake.fields import candidate
@@ -31,6 +29,8 @@ def parse(row: Piece, default_name: str, limits: Limits) -> tuple[CandidateInput
     Raises:
         RowProblemError: The file holds no crystal, or does not name its elements.
     """
+    from pymatgen.io.vasp.inputs import Poscar  # loads half of scipy, which no worker needs
+
     text = text_of(row.raw)
     _check_counts(text.splitlines())
     with warnings.catch_warnings(record=True) as caught:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
-from hullworks.analysis.formulas import SYMBOLS, element_amounts, read_amounts
+from hullworks.analysis.bulk import without_collector
+from hullworks.analysis.formulas import element_amounts, read_amounts
 from hullworks.analysis.partitions import PARTITION_BYTES, parse_partitions, partitions
 from hullworks.documents import now
+from hullworks.elements import ELEMENTS
 from hullworks.errors import HullError
 from hullworks.workflows.intake.files import checked_paths, files_of
 from hullworks.workflows.references.entries import (
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 CHUNK: Final = 2000
 """Rows judged and written in one go; a killed import repeats at most so many look-ups."""
 
-_KNOWN: Final = frozenset(SYMBOLS)
 _TICK: Final = timedelta(milliseconds=1)
 """Between the landing times of two rows: MongoDB keeps milliseconds, and the order of entries is that of the file."""
 
@@ -125,7 +124,7 @@ def import_references(
     if not dry_run:
         store_level(level)
     run = _Import(level, columns, EntryStore(level.key, dry_run=dry_run))
-    with no_word_of_electronegativity(), _no_search_for_cycles():
+    with no_word_of_electronegativity(), without_collector():
         for path, rows in run.rows_of(files, cluster):
             run.take_file(path, rows, on_progress)
         if columns.formation:
@@ -141,21 +140,6 @@ def write_quarantine(path: Path, refusals: Iterable[Refusal]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(refusal.as_dict()) + "\n" for refusal in refusals), encoding="utf-8")
     return path
-
-
-@contextmanager
-def _no_search_for_cycles() -> Iterator[None]:
-    """Let rows be freed by their count of references alone.
-
-    They are trees of many small objects, among which the search for cycles takes longer than reading them.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 class _Import:
@@ -296,7 +280,7 @@ class _Import:
 
 def _amounts_of(composition: Any) -> dict[str, float] | RowRefusedError:  # noqa: ANN401 - any JSON object
     """Return atoms per element of a composition dictionary; plain ones without pymatgen."""
-    if composition.keys() <= _KNOWN and all(
+    if composition.keys() <= ELEMENTS and all(
         type(n) in {int, float} and 0 < n < float("inf") for n in composition.values()
     ):
         return {symbol: float(n) for symbol, n in composition.items()} or _no_atoms()

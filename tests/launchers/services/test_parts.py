@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -16,6 +17,9 @@ from hullworks.launchers.services import parts
 from hullworks.launchers.services.environments import LockedEnvironment, _child_environment
 from hullworks.launchers.services.parts import embedded_qe, fetch_missing, find_mongod, pw_version
 from hullworks.settings import QeSettings, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FIND_SCRIPT = """
 import sys
@@ -34,14 +38,13 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(project_dir=tmp_path, data_dir=tmp_path / "data", parts_dir=tmp_path / "parts")
 
 
-def mongod_of(settings: Settings) -> parts.Program:
-    """Return the server's program, which must be here where everything is tested."""
+@pytest.fixture
+def program(settings: Settings, give_up: Callable[[str], NoReturn]) -> parts.Program:
+    """The server's program."""
     try:
         return find_mongod(settings)
     except MissingPartError as error:
-        if os.environ.get("CI"):
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+        give_up(str(error))
 
 
 def libraries(program: Path, library_path: str) -> str:
@@ -51,17 +54,15 @@ def libraries(program: Path, library_path: str) -> str:
 
 
 @pytest.mark.mongod
-def test_mongod_runs(settings: Settings) -> None:
+def test_mongod_runs(program: parts.Program) -> None:
     """The server comes from its Python package and says its version."""
-    program = mongod_of(settings)
     assert program.version == "6.0.5"
     assert not any("HULLWORKS" in name for name in program.environment)
 
 
 @pytest.mark.mongod
-def test_libcurl_of_a_package(settings: Settings) -> None:
+def test_libcurl_of_a_package(settings: Settings, program: parts.Program) -> None:
     """The loader takes the libcurl of the Python package from the folder that is made for it, time after time."""
-    program = mongod_of(settings)
     library_path = parts._curl_path(settings.parts_dir / "curl")
     assert parts._curl_path(settings.parts_dir / "curl") == library_path
     loaded = libraries(program.path, library_path)
@@ -70,9 +71,9 @@ def test_libcurl_of_a_package(settings: Settings) -> None:
 
 
 @pytest.mark.mongod
-def test_no_libcurl_in_the_system(settings: Settings, tmp_path: Path) -> None:
+def test_no_libcurl_in_the_system(program: parts.Program, tmp_path: Path) -> None:
     """Where the system's libcurl is unusable, the server runs with the package's, for itself alone."""
-    found = re.search(r"libcurl\.so\.4 => (\S+)", libraries(mongod_of(settings).path, ""))
+    found = re.search(r"libcurl\.so\.4 => (\S+)", libraries(program.path, ""))
     if found is None:
         pytest.skip("the system has none to hide, and test_mongod_runs has tried just that")
     hidden = 'mount --bind /dev/null "$1" && exec "$2" -c "$3" "$4"'
@@ -130,9 +131,9 @@ def test_requirements_are_locked() -> None:
     assert not re.search(r"--(index|extra|find|trusted)", text)
 
 
+@pytest.mark.usefixtures("program")
 def test_own_command_needs_no_fetching(settings: Settings) -> None:
     """Who has set a pw.x of his own does not get another."""
-    mongod_of(settings)
     own = settings.model_copy(update={"qe": QeSettings(command="pw.x")})
     said: list[str] = []
     assert fetch_missing(own, said.append) == ()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pymatgen.core import Composition
 
-from hullworks.analysis.formulas import SYMBOLS
+from hullworks.elements import SYMBOLS
 from hullworks.workflows.references.entries import (
     calculation_id,
     energies_of,

@@ -310,12 +310,11 @@ def test_the_report_is_told_while_it_grows(tmp_path: Path) -> None:
     assert seen == [2000, 4000, 4500, 4500]
 
 
+@pytest.mark.usefixtures("dask")
 def test_files_parsed_on_several_processes_give_the_same_entries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cut by lines and read by two processes: the same entries in the same order, bad rows in their places."""
-    if not os.environ.get("CI"):
-        pytest.importorskip("distributed")
     monkeypatch.setattr("hullworks.workflows.references.importer.PARTITION_BYTES", 2000)
     rows = [MG, SI, "{broken", MG2SI, MGO, *(entry(f"Mg{n}Si", -9.0 - n, f"mp-{n}") for n in range(5, 30))]
     paths = [write(tmp_path / "a.jsonl", rows), tmp_path / "b.csv"]
