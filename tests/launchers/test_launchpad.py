@@ -16,7 +16,7 @@ from fireworks import Firework, ScriptTask, Workflow
 from hullworks.database import database_uri
 from hullworks.errors import StateError
 from hullworks.launchers.configuration import uri_with_database, write_configuration
-from hullworks.launchers.launchpad import add_workflow, prepare
+from hullworks.launchers.launchpad import add_workflow, add_workflows, prepare
 
 if TYPE_CHECKING:
     from fireworks import LaunchPad
@@ -66,6 +66,18 @@ def test_a_calculation_is_added_once(launchpad: LaunchPad) -> None:
     assert launchpad.fireworks.count_documents({}) == 2
     assert add_workflow(launchpad, _workflow("calc-2")) == 5, "the numbers of the refused one are not used again"
     assert launchpad.workflows.count_documents({}) == 2
+
+
+def test_many_are_added_at_once_each_calculation_once(launchpad: LaunchPad) -> None:
+    """Those that are there, also in the same call, are left out; the others keep their graph and are ready."""
+    add_workflow(launchpad, _workflow("calc-2"))
+    firsts = add_workflows(launchpad, [_workflow(f"calc-{number}") for number in (1, 2, 3, 3)])
+    assert firsts == [3, None, 7, None]
+    assert add_workflows(launchpad, []) == []
+    assert add_workflows(launchpad, [_workflow("calc-1")]) == [None]
+    assert launchpad.get_wf_by_fw_id(7).links == {7: [8], 8: []}
+    states = {fw["fw_id"]: fw["state"] for fw in launchpad.fireworks.find({})}
+    assert states == {1: "READY", 2: "WAITING", 3: "READY", 4: "WAITING", 7: "READY", 8: "WAITING"}
 
 
 def test_preparing_again_keeps_what_is_there(launchpad: LaunchPad) -> None:
