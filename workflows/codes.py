@@ -72,7 +72,7 @@ class CalculationContext:
         candidate_id: The candidate.
         calculation_id: The calculation.
         structure_id: Content id of the submitted structure.
-        level: `LevelOfTheory.as_dict` of its level.
+        level: Its level, as `LevelOfTheory.from_dict` reads it.
         role: ``reference`` or ``candidate``.
         name: For people.
     """

@@ -24,6 +24,7 @@ from hullworks.workflows.codes import CalculationContext, get_code
 from hullworks.workflows.identity import entry_id, structure_id
 from hullworks.workflows.intake.crystal import closest_contact
 from hullworks.workflows.intake.limits import default_limits
+from hullworks.workflows.symmetry import space_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,6 +52,7 @@ class FinishedCalculation:
         results: Numbers for a person and for later use: forces, pressure, gap, magnetisation, k-points, cutoffs.
         provenance: Where it comes from: run folders, code version, input hashes.
         flags: What a reader of the verdict has to know.
+        unlike_level: In what the settings that the code itself reports differ from the level.
     """
 
     structure: Structure
@@ -63,6 +65,7 @@ class FinishedCalculation:
     results: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     flags: tuple[VerdictFlag, ...] = ()
+    unlike_level: tuple[str, ...] = ()
 
     @property
     def volume_change(self) -> float:
@@ -85,6 +88,7 @@ class LandingRules:
     volume_change_invalid: float
     min_distance_fraction: float
     energy_drift_invalid_eV_per_atom: float
+    symmetry_tolerance_A: float
 
 
 @cache
@@ -99,6 +103,8 @@ def violations(finished: FinishedCalculation, level: LevelOfTheory) -> Iterator[
     rules = load_rules()
     if finished.level != level:
         yield Reason(code="level", text=f"it was computed at {finished.level.key}, not at {level.key}")
+    for difference in finished.unlike_level:
+        yield Reason(code="level", text=f"the code reports otherwise than {level.key}: {difference}")
     if not finished.succeeded:
         yield Reason(code="unconverged", text="a step did not converge within its protocol's thresholds")
     if finished.structure.composition.reduced_formula != finished.initial_structure.composition.reduced_formula:
@@ -160,11 +166,20 @@ def build_entry(finished: FinishedCalculation, context: CalculationContext) -> E
         flags=_flags(finished),
         results={
             **finished.results,
+            **_symmetry(finished.structure),
             "volume_change": finished.volume_change,
             "energy_drift_eV_per_atom": finished.energy_drift_eV_per_atom,
         },
         provenance=finished.provenance,
     )
+
+
+def _symmetry(structure: Structure) -> dict[str, Any]:
+    """Return the space group that a relaxed crystal has come to; both none when it cannot be told."""
+    kinds = [site.specie.Z for site in structure]
+    found = space_group(structure.lattice.matrix, structure.frac_coords, kinds, load_rules().symmetry_tolerance_A)
+    symbol, number = found or (None, None)
+    return {"space_group": symbol, "space_group_number": number}
 
 
 def _require_numbers(finished: FinishedCalculation, context: CalculationContext) -> None:

@@ -1,4 +1,4 @@
-"""The two questions that are put to spglib, with one answer for "there is none"."""
+"""The questions that are put to spglib, with one answer for "there is none"."""
 
 from __future__ import annotations
 
@@ -50,6 +50,24 @@ def standard_primitive(
     with _spglib_of_any_version():
         found = spglib.standardize_cell(cell, to_primitive=True, no_idealize=False, symprec=tolerance_A)
     return None if found is None else (np.asarray(found[0]), np.asarray(found[1]), [int(kind) for kind in found[2]])
+
+
+def space_group(
+    vectors: ArrayLike, positions: ArrayLike, kinds: Sequence[int], tolerance_A: float
+) -> tuple[str, int] | None:
+    """Return the space group of a crystal, as its international symbol and its number, or None.
+
+    Args:
+        vectors: Cell vectors, one per row, Angstrom.
+        positions: Fractional positions, shape (n, 3).
+        kinds: A number for each kind of atom, length n.
+        tolerance_A: Distance within which sites count as symmetric, Angstrom.
+    """
+    cell: Cell = (np.asarray(vectors).tolist(), np.asarray(positions).tolist(), list(kinds))
+    found = None
+    with _spglib_of_any_version():
+        found = spglib.get_symmetry_dataset(cell, symprec=tolerance_A)
+    return None if found is None else (str(found.international), int(found.number))
 
 
 @contextmanager

@@ -145,6 +145,7 @@ def test_a_sound_result_becomes_a_verified_candidate() -> None:
     assert entry.uncertainty_parts_eV_per_atom == {"own:convergence": 0.002}
     assert entry.results["volume_change"] == pytest.approx(38.0 / 3.4**3 - 1)
     assert entry.results["energy_drift_eV_per_atom"] == pytest.approx(0.001)
+    assert (entry.results["space_group"], entry.results["space_group_number"]) == ("Pm-3m", 221)
     assert entry.provenance["static_dir"] == "/runs/static"
     assert entry.provenance["relax_dirs"] == ["/runs/a", "/runs/b"]
     assert entry.provenance["code_version"] == "7.2"
@@ -220,6 +221,14 @@ def test_each_rule_has_its_reason(code: str) -> None:
     assert reason.code == code
     assert reason.text
     assert not list(violations(FINISHED, LEVEL))
+
+
+def test_a_run_that_differs_from_its_level_is_invalid() -> None:
+    """What the code itself reports counts, not what was asked for."""
+    unlike = replace(FINISHED, unlike_level=("the cutoff of the density was 56.0 Ry, not 120.0 Ry",))
+    (reason,) = violations(unlike, LEVEL)
+    assert reason.code == "level"
+    assert reason.text.endswith("the cutoff of the density was 56.0 Ry, not 120.0 Ry")
 
 
 def test_what_lies_just_within_the_rules_is_valid() -> None:

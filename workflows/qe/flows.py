@@ -52,7 +52,7 @@ class QeRelaxRelaxStaticMaker(Maker):
             overrides: Settings of pw.x for all steps, as (namelist, key, value).
             name: Name of the flow.
         """
-        data = level.as_dict()
+        data = level.as_compact_dict()
         changed = overrides or []
         return cls(
             name=name,

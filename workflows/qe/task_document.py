@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from pymatgen.core import Structure
 
 from hullworks.errors import RunError
+from hullworks.workflows.qe.as_ran import AsRan
 from hullworks.workflows.qe.magnetism import find_flags
 
 if TYPE_CHECKING:
@@ -61,11 +63,12 @@ class QeTaskDoc(BaseModel):
         max_force_eV_per_A: Length of the largest force, eV/Angstrom.
         gap_eV: Gap on the k-points of the run; none when no empty band was calculated.
         total_magnetization_muB: Per cell, Bohr magnetons; none without spin.
+        absolute_magnetization_muB: Integral of the spin density's absolute value, per cell, Bohr magnetons.
         mesh: `KMesh.as_dict` of the k-points.
         n_k_points: Number of inequivalent k-points.
         ecutwfc_Ry: Cutoff of the wavefunctions, Ry.
         ecutrho_Ry: Cutoff of the density, Ry.
-        level: `LevelOfTheory.as_dict` of the level.
+        level: The level, as `LevelOfTheory.from_dict` reads it.
         protocol: Numbers of the protocol at this step.
         rounds: Rounds of relaxation, the last included; empty for a static step.
         convergence_error_eV_per_atom: Change of the energy between the last two rounds, eV/atom; none with one round.
@@ -76,6 +79,8 @@ class QeTaskDoc(BaseModel):
         n_attempts: Starts of pw.x.
         n_ionic_steps: Geometries evaluated by the last attempt.
         corrections: What custodian's handlers found and changed.
+        as_ran: The settings as pw.x itself reports them.
+        unlike_level: In what these differ from the level; only looked at where the energy counts.
         flags: `VerdictFlag` values: what was noticed though the run converged.
         pieces: Earlier launches of the same step that this one went on from, oldest first.
         timings: Seconds and times of the run.
@@ -98,6 +103,7 @@ class QeTaskDoc(BaseModel):
     max_force_eV_per_A: float | None
     gap_eV: float | None
     total_magnetization_muB: float | None
+    absolute_magnetization_muB: float | None = None
     mesh: dict[str, list[int]]
     n_k_points: int | None
     ecutwfc_Ry: float
@@ -113,10 +119,21 @@ class QeTaskDoc(BaseModel):
     n_attempts: int
     n_ionic_steps: int
     corrections: list[dict[str, Any]]
+    as_ran: AsRan | None = None
+    unlike_level: list[str] = Field(default_factory=list)
     flags: list[str] = Field(default_factory=list)
     pieces: list[dict[str, Any]] = Field(default_factory=list)
     timings: dict[str, float | None]
     trajectory: list[dict[str, Any]] = Field(default_factory=list)
+
+    @classmethod
+    @cache
+    def model_json_schema(cls) -> dict[str, Any]:  # type: ignore[override]
+        """Return the JSON schema, worked out once.
+
+        jobflow asks for it at every reference to an output, which otherwise is most of the time to build a graph.
+        """
+        return super().model_json_schema()
 
     @classmethod
     def from_run(
@@ -147,6 +164,7 @@ class QeTaskDoc(BaseModel):
             max_force_eV_per_A=run.max_force_eV_per_A,
             gap_eV=run.gap_eV,
             total_magnetization_muB=run.total_magnetization,
+            absolute_magnetization_muB=run.absolute_magnetization,
             mesh=asked.mesh.as_dict(),
             n_k_points=run.n_k_points,
             ecutwfc_Ry=asked.ecutwfc_Ry,
@@ -160,6 +178,7 @@ class QeTaskDoc(BaseModel):
             n_attempts=len(record["attempts"]),
             n_ionic_steps=run.n_ionic_steps,
             corrections=record["corrections"],
+            as_ran=AsRan.of(run),
             flags=[flag.value for flag in find_flags(finished.folder.runs)],
             pieces=record.get("pieces", []),
             timings=record["timings"],

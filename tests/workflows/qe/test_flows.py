@@ -113,6 +113,13 @@ def test_silicon_goes_through_the_whole_graph(ready: Path, level: LevelOfTheory,
     assert final.energy_eV_per_atom == pytest.approx(relaxed.energy_eV_per_atom, abs=1e-4)
     assert outputs[last][1].output["energy"] == final.energy_eV_per_atom
     assert LevelOfTheory.from_dict(final.level) == level
+    # The coarse cutoffs are not the level's, whatever the graph was told: such an energy stays off the hull.
+    assert [line.partition(" was ")[0] for line in final.unlike_level] == [
+        "the cutoff of the wavefunctions",
+        "the cutoff of the density",
+    ]
+    assert final.as_ran is not None
+    assert final.as_ran.ecutwfc_Ry == pytest.approx(14.0)
 
     folder = Path(final.run_dir)
     assert folder.is_relative_to(ready)
