@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from hullworks.elements import ELEMENTS_AND_ISOTOPES
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pymatgen.core import Structure
@@ -19,14 +21,12 @@ _SYMBOL = re.compile(r"([A-Za-z]{1,2})(?![A-Za-z])")
 
 def element_of(label: str) -> str | None:
     """Return the chemical symbol in an atom's label (``Fe1``, ``fe_up``, ``O-2``), or None where there is none."""
-    from pymatgen.core import Element
-
     found = _SYMBOL.match(label)
     symbol = found[1].capitalize() if found else ""
-    return symbol if Element.is_valid_symbol(symbol) else None
+    return symbol if symbol in ELEMENTS_AND_ISOTOPES else None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Geometry:
     """Cell and atoms.
 

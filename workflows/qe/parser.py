@@ -7,174 +7,35 @@ of the output.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hullworks.errors import InputError
+from hullworks.units import UNITS
 from hullworks.workflows.qe.diagnosis import Evidence, Facts, Finding, diagnose, is_stale
-from hullworks.workflows.qe.evaluations import IonicStep, ionic_steps, last_evaluation, same_energy
+from hullworks.workflows.qe.evaluations import (
+    energies_agree,
+    ionic_steps,
+    last_evaluation,
+    scf_cycles,
+)
 from hullworks.workflows.qe.outcomes import QeOutcome
-from hullworks.workflows.qe.run_files import RunFiles, find_files, read_lines, read_xml_bytes
+from hullworks.workflows.qe.quantities import EnergyTerms, completed
+from hullworks.workflows.qe.results import QeRun
+from hullworks.workflows.qe.run_files import RunFiles, find_files, modified, read_lines, read_xml_bytes
 from hullworks.workflows.qe.scanner import scan_lines
 from hullworks.workflows.qe.stdout import Scan
 from hullworks.workflows.qe.xml_output import XmlRun, read_xml
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from pymatgen.core import Structure
-
+    from hullworks.workflows.qe.evaluations import IonicStep
     from hullworks.workflows.qe.geometry import Geometry
-    from hullworks.workflows.qe.stdout import PseudoRead
+
+__all__ = ["QeRun", "check_convergence", "parse_run"]
 
 _RELAXATIONS = frozenset({"relax", "vc-relax"})
-
-
-@dataclass(frozen=True, eq=False)
-class QeRun:
-    """One run of pw.x as far as its files tell; a value that they do not tell is None.
-
-    >>> run = parse_run("runs/si")
-    >>> run.outcome, run.succeeded
-    (<QeOutcome.CONVERGED: 'converged'>, True)
-    >>> run.energy_per_atom_eV, run.structure.composition.reduced_formula
-    (-107.01, 'Si')
-
-    Energies, forces, stress and structure belong together: they are those of the geometry that was evaluated last.
-    That is the final SCF's of a vc-relax that ended regularly, and never the next geometry that a relaxation
-    proposed but did not calculate.
-
-    Args:
-        directory: The run's folder.
-        outcome: How it ended.
-        evidence: The lines and findings that led to the outcome.
-        code_version: Version of pw.x, such as ``6.7MaX``.
-        calculation: ``scf``, ``relax``, ``vc-relax``, ...
-        initial_structure: The structure of the input.
-        structure: The structure that was evaluated last.
-        energy_eV: Total energy of the cell (with smearing the free energy), eV.
-        smearing_energy_eV: The smearing's contribution -TS that ``energy_eV`` holds, eV.
-        forces_eV_per_A: Forces, shape (n, 3), eV/Angstrom.
-        stress_kbar: Stress with the sign of pw.x, shape (3, 3), kbar: positive diagonal for a compressed cell.
-        scf_converged: Whether the last self-consistent cycle converged.
-        opt_converged: Whether the relaxation converged; None for a run without one.
-        ionic_steps: Every evaluated geometry in order, without the final SCF of a vc-relax.
-        final_scf: Whether the last evaluation is the final SCF of a vc-relax.
-        relaxation_ended: Whether the optimiser printed its end, converged or not. A vc-relax that was cut off after it
-            was cut in its final SCF, and a restart there loses charge.
-        scf_iterations: Iterations of each self-consistent cycle that converged.
-        bfgs_resets: How often BFGS threw its history away.
-        fermi_eV: Fermi energy or highest occupied level.
-        gap_eV: Gap on the k points of the run, 0 for a metal; None when no empty bands were calculated.
-        total_magnetization: Bohr magnetons per cell.
-        n_k_points: Number of symmetry-inequivalent k points.
-        n_bands: Number of bands calculated.
-        absolute_magnetizations: Of each converged cycle, Bohr magnetons per cell; empty without spin.
-        k_grid: Monkhorst-Pack divisions and shifts, six numbers.
-        ecutwfc_Ry: Cutoff of the wavefunctions.
-        ecutrho_Ry: Cutoff of the density.
-        functional: Name of the functional.
-        pseudo_files: From atomic label to the file that the input names.
-        pseudos_read: The files that pw.x says it read, in the order of the species.
-        wall_seconds: Wall time of the run by its own clock.
-        job_done: Whether the end mark was printed.
-        xml_closed: Whether a whole XML file of this very run exists.
-        restarted: Whether the run went on from the files of an earlier one.
-        exit_status: As handed in.
-        output_file: The output's path, None where there is none.
-    """
-
-    directory: Path
-    outcome: QeOutcome
-    evidence: tuple[Evidence, ...] = ()
-    code_version: str | None = None
-    calculation: str | None = None
-    initial_structure: Structure | None = None
-    structure: Structure | None = None
-    energy_eV: float | None = None
-    smearing_energy_eV: float | None = None
-    forces_eV_per_A: NDArray[np.float64] | None = None
-    stress_kbar: NDArray[np.float64] | None = None
-    scf_converged: bool | None = None
-    opt_converged: bool | None = None
-    ionic_steps: tuple[IonicStep, ...] = ()
-    final_scf: bool = False
-    relaxation_ended: bool = False
-    scf_iterations: tuple[int, ...] = ()
-    bfgs_resets: int = 0
-    fermi_eV: float | None = None
-    gap_eV: float | None = None
-    total_magnetization: float | None = None
-    n_k_points: int | None = None
-    n_bands: int | None = None
-    absolute_magnetizations: tuple[float, ...] = ()
-    k_grid: tuple[int, ...] | None = None
-    ecutwfc_Ry: float | None = None
-    ecutrho_Ry: float | None = None
-    functional: str | None = None
-    pseudo_files: dict[str, str] = field(default_factory=dict)
-    pseudos_read: tuple[PseudoRead, ...] = ()
-    wall_seconds: float | None = None
-    job_done: bool = False
-    xml_closed: bool = False
-    restarted: bool = False
-    exit_status: int | None = None
-    output_file: Path | None = None
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether everything that the input asked for converged; thresholds of one's own: `check_convergence`."""
-        return self.outcome is QeOutcome.CONVERGED
-
-    @property
-    def energy_per_atom_eV(self) -> float | None:
-        """Total energy per atom, eV."""
-        if self.energy_eV is None or self.structure is None:
-            return None
-        return self.energy_eV / len(self.structure)
-
-    @property
-    def pressure_kbar(self) -> float | None:
-        """A third of the stress's trace, kbar; positive for a compressed cell."""
-        return None if self.stress_kbar is None else float(np.trace(self.stress_kbar)) / 3.0
-
-    @property
-    def max_force_eV_per_A(self) -> float | None:
-        """Length of the largest force on an atom, eV/Angstrom."""
-        if self.forces_eV_per_A is None or not self.forces_eV_per_A.size:
-            return None
-        return float(np.linalg.norm(self.forces_eV_per_A, axis=1).max())
-
-    @property
-    def n_ionic_steps(self) -> int:
-        """Number of evaluated geometries, without the final SCF of a vc-relax."""
-        return len(self.ionic_steps)
-
-    @property
-    def scf_cycles(self) -> int:
-        """Number of self-consistent cycles that converged."""
-        return len(self.scf_iterations)
-
-    def summary(self) -> dict[str, Any]:
-        """Return what a log or a listing shows, as plain JSON values."""
-        return {
-            "outcome": self.outcome.value,
-            "band": self.outcome.band.value,
-            "evidence": [str(evidence) for evidence in self.evidence],
-            "code_version": self.code_version,
-            "calculation": self.calculation,
-            "energy_eV": self.energy_eV,
-            "energy_per_atom_eV": self.energy_per_atom_eV,
-            "max_force_eV_per_A": self.max_force_eV_per_A,
-            "pressure_kbar": self.pressure_kbar,
-            "n_ionic_steps": self.n_ionic_steps,
-            "scf_cycles": self.scf_cycles,
-            "bfgs_resets": self.bfgs_resets,
-            "wall_seconds": self.wall_seconds,
-            "exit_status": self.exit_status,
-        }
 
 
 def parse_run(directory: Path | str, *, exit_status: int | None = None) -> QeRun:
@@ -233,7 +94,7 @@ def _gather(files: RunFiles, exit_status: int | None) -> Facts:
     scan = None if files.output is None else scan_lines(read_lines(files.output))
     read = {files.name(path): read_xml(read_xml_bytes(path)) for path in files.xmls}
     whole = {name: xml for name, xml in read.items() if xml is not None and xml.closed}
-    fresh = {name: xml for name, xml in whole.items() if not is_stale(xml, scan)}
+    fresh = {name: xml for name, xml in whole.items() if not (is_stale(xml, scan) or _is_older(xml, scan, files))}
     # The latest; of two of the same second the shorter path, which is prefix.xml, written at the end alone.
     name = max(fresh, key=lambda key: (str(fresh[key].created or ""), -len(key)), default="")
     xml = fresh.get(name)
@@ -251,6 +112,13 @@ def _gather(files: RunFiles, exit_status: int | None) -> Facts:
     )
 
 
+def _is_older(xml: XmlRun, scan: Scan | None, files: RunFiles) -> bool:
+    """Whether an XML file without an output beside it was written before the input was: it came with a restart."""
+    if scan is not None or files.input is None or xml.created is None:
+        return False
+    return xml.created.timestamp() <= modified(files.input)
+
+
 def _initial(files: RunFiles, scan: Scan | None, xml: XmlRun | None) -> Geometry | None:
     candidates = (xml.initial if xml else None, files.parsed_input.geometry(), scan.initial if scan else None)
     return next((geometry for geometry in candidates if geometry is not None), None)
@@ -258,10 +126,12 @@ def _initial(files: RunFiles, scan: Scan | None, xml: XmlRun | None) -> Geometry
 
 def _assemble(facts: Facts, finding: Finding) -> QeRun:
     scan, xml, parsed = facts.scan or Scan(), facts.xml, facts.files.parsed_input
-    steps = ionic_steps(scan, xml, facts.initial)
-    last = last_evaluation(scan, xml, steps, relaxes=facts.calculation in _RELAXATIONS)
+    relaxes = facts.calculation in _RELAXATIONS
+    steps = ionic_steps(scan, xml, facts.initial, relaxes=relaxes)
+    last = last_evaluation(scan, xml, steps, relaxes=relaxes)
     # Bands and magnetization of a cycle that was cut off in the middle mean nothing.
-    bands = xml if xml is not None and scan.cycles and same_energy(scan.cycles[-1], xml.last) else None
+    end = xml if xml is not None and last is not None and energies_agree(last.energy_eV, xml.last.energy_eV) else None
+    cycle = scan.cycles[-1] if scan.cycles else None
     return QeRun(
         directory=facts.files.directory,
         outcome=finding.outcome,
@@ -272,27 +142,40 @@ def _assemble(facts: Facts, finding: Finding) -> QeRun:
         structure=None if last is None else last.structure,
         energy_eV=None if last is None else last.energy_eV,
         smearing_energy_eV=None if last is None else last.smearing_energy_eV,
+        energy_terms=_energy_terms(scan, last, end),
         forces_eV_per_A=None if last is None else last.forces_eV_per_A,
         stress_kbar=None if last is None else last.stress_kbar,
         scf_converged=_scf_converged(scan, xml),
         opt_converged=_opt_converged(facts, scan),
         ionic_steps=steps,
-        final_scf=bool(scan.cycles) and scan.cycles[-1].final,
+        final_scf=cycle is not None and cycle.final,
         relaxation_ended=scan.relaxation_ended,
-        scf_iterations=tuple(scan.scf_iterations),
+        scf=scf_cycles(scan, xml, relaxes=relaxes),
         bfgs_resets=scan.bfgs_resets,
-        fermi_eV=_first(bands.fermi_eV if bands else None, scan.fermi_eV),
-        gap_eV=_first(bands.gap_eV if bands else None, _printed_gap(scan)),
-        total_magnetization=_first(bands.total_magnetization if bands else None, scan.total_magnetization),
+        fermi_eV=_first(end.fermi_eV if end else None, scan.fermi_eV),
+        gap_eV=_first(end.gap_eV if end else None, _printed_gap(scan)),
+        total_magnetization=_first(
+            end.total_magnetization if end else None, cycle.total_magnetization if cycle else None
+        ),
+        absolute_magnetization=_first(
+            end.absolute_magnetization if end else None, cycle.absolute_magnetization if cycle else None
+        ),
+        magnetic_moments=(end.magnetic_moments if end else None) or scan.magnetic_moments or None,
         n_k_points=(xml.n_k_points if xml else None) or scan.n_k_points,
         n_bands=scan.n_bands,
         absolute_magnetizations=_absolute_magnetizations(scan),
+        n_symmetry_operations=(xml.n_symmetry_operations if xml else None) or scan.n_symmetry_operations,
+        smearing=(xml.smearing if xml else None) or scan.smearing,
         k_grid=(xml.k_grid if xml else None) or parsed.k_grid,
         ecutwfc_Ry=(xml.ecutwfc_Ry if xml else None) or scan.ecutwfc_Ry,
         ecutrho_Ry=(xml.ecutrho_Ry if xml else None) or scan.ecutrho_Ry,
         functional=(xml.functional if xml else None) or scan.functional,
         pseudo_files=(xml.pseudo_files if xml else None) or parsed.pseudo_files,
         pseudos_read=tuple(scan.pseudos),
+        features=completed(scan.features, xml.features if xml else None),
+        memory=scan.memory,
+        timings={**(xml.timings if xml else {}), **scan.timings},
+        cpu_seconds=_first(scan.cpu_seconds, xml.cpu_seconds if xml else None),
         wall_seconds=_first(scan.wall_seconds, xml.wall_seconds if xml else None),
         job_done=scan.job_done is not None,
         xml_closed=xml is not None and not facts.cut_xmls,
@@ -300,6 +183,16 @@ def _assemble(facts: Facts, finding: Finding) -> QeRun:
         exit_status=facts.exit_status,
         output_file=facts.files.output,
     )
+
+
+def _energy_terms(scan: Scan, last: IonicStep | None, end: XmlRun | None) -> EnergyTerms | None:
+    """Return the terms as printed, which name more of them than the XML file does; what was cut off, from there."""
+    if last is None:
+        return None
+    printed = bool(scan.cycles) and energies_agree(scan.cycles[-1].energy_Ry * UNITS.rydberg_to_eV, last.energy_eV)
+    smearing = scan.cycles[-1].smearing_Ry if printed else None
+    terms = EnergyTerms.from_rydberg(scan.energy_terms_Ry if printed else {}, smearing)
+    return completed(terms, end.energy_terms if end else None)
 
 
 def _scf_converged(scan: Scan, xml: XmlRun | None) -> bool | None:

@@ -130,7 +130,7 @@ def _speaks_of_death(path: Path, head: bytes) -> bool:
 def _start_and_name(path: Path, head: bytes) -> tuple[float, bool, float]:
     found = _STARTED.search(head)
     started: datetime | None = timestamp(found[1].decode(), found[2].decode()) if found else None
-    return (started.timestamp() if started else 0.0, path.name.startswith("pw.out"), _modified(path))
+    return (started.timestamp() if started else 0.0, path.name.startswith("pw.out"), modified(path))
 
 
 def _companion(paths: list[Path], output: Path | None) -> Path | None:
@@ -138,7 +138,7 @@ def _companion(paths: list[Path], output: Path | None) -> Path | None:
     if output is not None:
         same = [path for path in paths if path.name.partition(".")[0] == output.name.partition(".")[0]]
         paths = same or paths
-    return max(paths, key=_modified, default=None)
+    return max(paths, key=modified, default=None)
 
 
 def _xmls(directory: Path, parsed: InputFile) -> tuple[Path, ...]:
@@ -166,7 +166,7 @@ def _xmls_under(folder: Path) -> list[Path]:
     return [path for path in (*entries, *saved) if _is_xml(path)]
 
 
-def _modified(path: Path) -> float:
+def modified(path: Path) -> float:
     """Return the time of the last change; 0 where the file went away meanwhile."""
     try:
         return path.stat().st_mtime

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import random
 import re
 import shutil
 from pathlib import Path
@@ -19,6 +18,8 @@ from hullworks.units import UNITS
 from hullworks.workflows import qe
 from hullworks.workflows.qe import QeOutcome, parse_run
 from hullworks.workflows.qe.parser import check_convergence
+from tests.fixtures.qe.conformance import HERE as FIXTURES
+from tests.fixtures.qe.conformance import NOT_OF_THE_RUN, folder_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,26 +27,25 @@ if TYPE_CHECKING:
     from hullworks.workflows.qe.evaluations import IonicStep
     from hullworks.workflows.qe.parser import QeRun
 
-RECORDED = Path(__file__).parent / "recorded"
 VERSIONS = ("6.7", "7.2")
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "qe_failures"
 O = QeOutcome  # noqa: E741 - short, since every test names one
 
-_TABLES = yaml.safe_load((RECORDED / "outcomes.yaml").read_text(encoding="utf-8"))
+_TABLES = yaml.safe_load((FIXTURES / "outcomes.yaml").read_text(encoding="utf-8"))
 OUTCOMES = {name: QeOutcome(value) for name, value in _TABLES["recorded"].items()}
 SHARED_OUTCOMES = {name: QeOutcome(value) for name, value in _TABLES["collection"].items()}
 
 
 def recorded(version: str, name: str) -> QeRun:
     """Parse one recorded run."""
-    return parse_run(RECORDED / version / name)
+    return parse_run(folder_of(version, name))
 
 
 def unpacked(version: str, name: str, folder: Path) -> Path:
     """Lay a recorded run out as pw.x leaves it."""
-    source, target = RECORDED / version / name, folder / version / name
+    source, target = folder_of(version, name), folder / version / name
     for path in source.rglob("*"):
-        if path.is_file() and path.name != "status.json":
+        if path.is_file() and path.name not in NOT_OF_THE_RUN:
             place = target / path.relative_to(source)
             place.parent.mkdir(parents=True, exist_ok=True)
             if path.suffix == ".gz":
@@ -79,19 +79,19 @@ def test_recorded_run_has_its_outcome(name: str, version: str) -> None:
 @pytest.mark.parametrize("status", [0, 1, 2, 3, 255])
 def test_exit_status_is_not_trusted(name: str, version: str, status: int) -> None:
     """The exit status of pw.x, whatever it is, does not change what the files say."""
-    assert parse_run(RECORDED / version / name, exit_status=status).outcome is OUTCOMES[name]
+    assert parse_run(folder_of(version, name), exit_status=status).outcome is OUTCOMES[name]
 
 
-def test_tables_cover_every_recorded_run() -> None:
-    """No recorded folder is forgotten."""
+def test_recorded_runs_lie_in_the_folder_of_their_outcome() -> None:
+    """Where a run lies and what the table says of it agree."""
     for version in VERSIONS:
-        assert {path.name for path in (RECORDED / version).iterdir()} == set(OUTCOMES)
+        assert {name: folder_of(version, name).parent.name for name in OUTCOMES} == OUTCOMES
 
 
 def test_exit_codes_differ_between_versions() -> None:
     """7.2 ends with 255 after a stop and 3 after BFGS gave up, where 6.7 ends with 2 and 0."""
     status = {
-        (version, name): json.loads((RECORDED / version / name / "status.json").read_text())["exit_status"]
+        (version, name): json.loads((folder_of(version, name) / "status.json").read_text())["exit_status"]
         for version in VERSIONS
         for name in ("max_seconds", "exit_file", "bfgs_gave_up", "scf_not_converged", "nstep_exhausted")
     }
@@ -479,73 +479,12 @@ def test_package_exports_the_parser() -> None:
         _ = qe.parse_walk
 
 
-# --------------------------------------------------------------------------------------------------------------- fuzz
-
-FUZZED = ("vc_relax", "spin", "nstep_exhausted", "s_matrix", "bfgs_gave_up", "restart_corrupt_xml", "max_seconds")
-
-
-def damaged(content: bytes, rng: random.Random) -> bytes:
-    """Cut, flip or double bytes."""
-    kind = rng.choice(("cut", "flip", "flip", "splice"))
-    if kind == "cut":
-        return content[: rng.randrange(len(content) + 1)]
-    if kind == "splice":
-        start = rng.randrange(len(content) + 1)
-        return content[:start] + content[rng.randrange(len(content) + 1) :]
-    changed = bytearray(content)
-    for _ in range(rng.choice((1, 20, 500))):
-        changed[rng.randrange(len(changed))] = rng.randrange(256)
-    return bytes(changed)
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("name", FUZZED)
-def test_damaged_files_never_raise(name: str, version: str, tmp_path: Path) -> None:
-    """Whatever happens to the bytes of a run, it is parsed; and damage does not make a success of a failure."""
-    rng = random.Random(f"{name} {version}")
-    folder = unpacked(version, name, tmp_path)
-    files = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
-    whole = parse_run(folder)
-    for _ in range(25):
-        path = rng.choice(files)
-        content = path.read_bytes()
-        path.write_bytes(damaged(content, rng))
-        run = parse_run(folder, exit_status=rng.choice((None, 0, -9, 1)))
-        assert json.dumps(run.summary())
-        assert whole.succeeded or not run.succeeded
-        path.write_bytes(content)
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("name", ["vc_relax", "scf", "spin"])
-def test_output_cut_at_any_line_is_never_a_success(name: str, version: str, tmp_path: Path) -> None:
-    """A good run whose output was cut is interrupted, at whatever line, and its last step is a real one."""
-    folder = unpacked(version, name, tmp_path)
-    output, whole = folder / "pw.out", parse_run(folder)
-    lines = output.read_text().splitlines(keepends=True)
-    end = next(number for number, line in enumerate(lines) if "JOB DONE" in line)
-    energies = {round(step.energy_eV, 5) for step in evaluations(whole) if step.energy_eV is not None}
-    for number in random.Random(name).sample(range(end), 20):
-        output.write_text("".join(lines[:number]))
-        run = parse_run(folder)
-        assert not run.succeeded
-        assert run.energy_eV is None or round(run.energy_eV, 5) in energies
-
-
-def test_packed_file_that_is_damaged_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
-    """A cut gzip file is a cut output."""
-    source = RECORDED / "6.7" / "vc_relax"
-    shutil.copytree(source, tmp_path / "run")
-    path = tmp_path / "run" / "pw.out.gz"
-    path.write_bytes(path.read_bytes()[:4000])
-    run = parse_run(tmp_path / "run")
-    assert run.outcome is O.INTERRUPTED
-    assert run.n_ionic_steps >= 1
+# ---------------------------------------------------------------------------------------------------------------- size
 
 
 def test_long_output_is_read_whole(tmp_path: Path) -> None:
     """Of 10 MB of relaxation every step is there; `tests/benchmarks` measures how long it takes."""
-    text = gzip.decompress((RECORDED / "6.7" / "vc_relax" / "pw.out.gz").read_bytes()).decode()
+    text = gzip.decompress((folder_of("6.7", "vc_relax") / "pw.out.gz").read_bytes()).decode()
     head, mark, tail = text.partition("     NEW-OLD atomic charge density")
     step, end, tail = (mark + tail).partition("     bfgs converged")
     (tmp_path / "pw.out").write_text(head + step * (10 * 2**20 // len(step)) + end + tail)
