@@ -257,58 +257,82 @@ _N, _E, _S = Source.NOTICE, Source.ERROR, Source.STDERR
 
 RECOGNISERS: Final[tuple[Recogniser, ...]] = (
     # The disk first: what a full disk breaks shows as many other errors afterwards.
-    _R(_O.DISK_FULL, _E, r"error writing file", ("6.7",)),
+    _R(_O.DISK_FULL, _E, r"error writing file", _BOTH),
     _R(_O.DISK_FULL, _E, r"no space left|disk full|disk quota"),
     _R(_O.DISK_FULL, _S, r"no space left on device|disk quota exceeded"),
     # Memory that cannot be had, whoever wanted it.
-    _R(_O.OUT_OF_MEMORY, _E, r"^(allocate|mem_counter)|cannot allocate|insufficient memory", ("6.7",)),
+    _R(_O.OUT_OF_MEMORY, _E, r"^(allocate|mem_counter)|cannot allocate|insufficient memory", _BOTH),
     # Pseudopotentials
-    _R(_O.PSEUDO_MISSING, _E, r"^(readpp|read_pseudo).*not found", _BOTH),
-    _R(_O.PSEUDO_UNREADABLE, _E, r"^(readpp|read_pseudo|read_upf|upf_|scan_begin|read_ncpp|read_uspp|readgth|gth)"),
-    _R(_O.PSEUDO_UNREADABLE, _S, r"at line \d+ of file (xmltools|gth|read_upf|read_pseudo|upf|read_ncpp)\w*\.f90"),
     _R(_O.PSEUDO_MIXED_FUNCTIONAL, _E, r"^set_dft_from_name.*conflicting values", _BOTH),
+    _R(_O.PSEUDO_MIXED_FUNCTIONAL, _E, r"inconsistent dft"),
+    _R(_O.PSEUDO_MISSING, _E, r"^(readpp|read_pseudo).*not found", _BOTH),
+    _R(
+        _O.PSEUDO_UNREADABLE,
+        _E,
+        r"^(readpp|read_pseudo|read_upf|upf_|scan_begin|read_ncpp|read_uspp|readgth|gth)",
+        _BOTH,
+    ),
+    _R(
+        _O.PSEUDO_UNREADABLE,
+        _S,
+        r"at line \d+ of file (xmltools|gth|read_upf|read_pseudo|upf|read_ncpp)\w*\.f90",
+        _BOTH,
+    ),
     # Files of an earlier run
-    _R(_O.RESTART_MISMATCH, _E, r"^read_conf_from_file.*bad number of atoms", ("6.7",)),
+    _R(_O.RESTART_MISMATCH, _E, r"^read_conf_from_file.*bad number of atoms", _BOTH),
     _R(_O.RESTART_MISMATCH, _E, r"bad number of (atoms|species|types)|mismatch.*(nat|cell|k.?points)"),
     _R(_O.CORRUPT_SAVE, _E, r"^(read_rhog|read_scf|read_wfc|read_collected|davcio|pw_restart|read_schema|qexsd|qes)"),
     _R(_O.CORRUPT_SAVE, _E, r"error (opening|reading) .*(\.save|charge-density|data-file)"),
     _R(_O.CORRUPT_SAVE, _E, r"^(read_conf_from_file|read_xml|read_pw|readschema|xml_openfile)", ("7.2",)),
-    _R(_O.CORRUPT_SAVE, _S, r"at line \d+ of file (bfgs_module|dom|qes_\w*|qexsd\w*|pw_restart\w*|io_\w+)\.f90"),
+    _R(_O.CORRUPT_SAVE, _S, r"at line \d+ of file (bfgs_module|dom|qes_\w*|qexsd\w*|pw_restart\w*|io_\w+)\.f90", _BOTH),
     _R(_O.CORRUPT_SAVE, _S, r"unit = \d+, file = '[^']*\.(bfgs|update|save|mix\d*|restart_\w+)"),
     # Structure
-    _R(_O.BAD_STRUCTURE, _E, r"^invmat.*(dgetrf|singular)", ("6.7",)),
-    _R(_O.BAD_STRUCTURE, _E, r"^(volume|recips|cell_base\w*|latgen|check_atoms)\b"),
+    _R(_O.BAD_STRUCTURE, _E, r"^invmat.*(dgetrf|singular)", _BOTH),
+    _R(_O.BAD_STRUCTURE, _E, r"^(volume|recips|cell_base\w*|latgen|check_atoms)\b", _BOTH),
     _R(_O.BAD_STRUCTURE, _E, r"atoms? #? *\d* .*(overlap|differ by lattice vector)|singular cell|^ewald"),
-    _R(_O.SYMMETRY_FAILED, _E, r"not orthogonal operation|^(sgam_at|sym_\w+|symmetri\w+|checkallsym|scale_sym)"),
+    _R(_O.SYMMETRY_FAILED, _E, r"not orthogonal operation|^(sgam_at|sym_\w+|symmetri\w+|checkallsym|scale_sym)", _BOTH),
     _R(_O.SYMMETRY_FAILED, _E, r"some of the original symmetry operations not satisfied|lone vector"),
     # Electrons
-    _R(_O.S_MATRIX, _E, r"S matrix not positive definite", ("6.7",)),
+    _R(_O.S_MATRIX, _E, r"S matrix not positive definite", _BOTH),
     _R(_O.TOO_FEW_BANDS, _E, r"too few bands", _BOTH),
     _R(_O.SMEARING_NEEDED, _E, r"charge is wrong: smearing is needed", _BOTH),
     _R(_O.SMEARING_NEEDED, _E, r"fixed occupations and (lsda|odd|an odd)|the system is metallic, specify occupations"),
     _R(_O.CHARGE_WRONG, _E, r"charge is wrong", ("7.2",)),
     _R(_O.DIAGONALIZATION_FAILED, _E, r"problems computing cholesky|eigenvectors failed to converge"),
-    _R(_O.DIAGONALIZATION_FAILED, _E, r"too many bands are not converged|^(cdiagh|rdiagh|[cr]diaghg|p?[cr]egterg)"),
-    _R(_O.FERMI_NOT_FOUND, _E, r"^efermi|cannot bracket Ef|internal error, cannot"),
+    _R(
+        _O.DIAGONALIZATION_FAILED,
+        _E,
+        r"too many bands are not converged|^(cdiagh|rdiagh|[cr]diaghg|p?[cr]egterg)",
+        _BOTH,
+    ),
+    _R(_O.DIAGONALIZATION_FAILED, _E, r"cholesky failed|qr\(X, 0\) failed|(hegvd|sygvd|hegvx|sygvx) failed|^broyden"),
+    _R(_O.FERMI_NOT_FOUND, _E, r"^efermi|cannot bracket Ef|internal error, cannot", _BOTH),
     # Ions and cell
     _R(_O.G_VECTORS, _E, r"G_par is NOT a reciprocal|^(ggen\w*|n_plane_waves|gk_sort|gvect\w*)\b|g-?vectors"),
-    _R(_O.BFGS_DE0S, _E, r"dE0s is positive which should never happen", ("6.7",)),
+    _R(_O.BFGS_DE0S, _E, r"dE0s is positive which should never happen", _BOTH),
     _R(_O.VOLUME_CHANGE, _E, r"^scale_h.*radial FFT|not enough space allocated for radial FFT", _BOTH),
     _R(_O.VOLUME_CHANGE, _E, r"larger cell_factor"),
-    _R(_O.BFGS_FAILED, _E, r"^bfgs"),
+    _R(_O.BFGS_FAILED, _E, r"^bfgs", _BOTH),
     # Input
     _R(_O.TOO_MANY_POOLS, _E, r"^mp_start_pools|invalid number of pools", ("6.7",)),
     _R(_O.TOO_MANY_POOLS, _E, r"pools with no k-points|npools? too high"),
     _R(
         _O.BAD_INPUT, _E, r"^(read_namelists?|read_cards?|read_card\w*|card_\w+|iosys|input|setup|kpoint_grid)\b", _BOTH
     ),
+    _R(_O.BAD_INPUT, _E, r"^\w+_checkin\b|unrecogni[sz]ed dft", _BOTH),
     _R(_O.BAD_INPUT, _E, r"too many k-points|check input|wrong input|bad (line|input)|more bands than PWs"),
     # The machine
     _R(_O.OUT_OF_MEMORY, _S, r"out of memory|oom.?kill|cannot allocate memory|insufficient virtual memory|bad_alloc"),
     _R(_O.OUT_OF_MEMORY, _S, r"exceeded (job |step |its )?memory limit|error allocating \d+ bytes|allocation would"),
-    _R(_O.LAUNCH_FAILED, _S, r"mpirun has detected an attempt to run as root|not built with SLURM's? (PMI )?support"),
+    _R(
+        _O.LAUNCH_FAILED,
+        _S,
+        r"mpirun has detected an attempt to run as root|not built with SLURM's? (PMI )?support",
+        _BOTH,
+    ),
+    _R(_O.LAUNCH_FAILED, _S, r"(pw\.x|mpirun|mpiexec|srun)\S*: (not found|no such file|permission denied)", _BOTH),
     _R(_O.LAUNCH_FAILED, _S, r"can ?not load PMIx|orte_init failed|an error occurred in MPI_Init|before MPI_INIT"),
-    _R(_O.LAUNCH_FAILED, _S, r"command not found|no such file or directory.*pw|error while loading shared libraries"),
+    _R(_O.LAUNCH_FAILED, _S, r"command not found|error while loading shared libraries"),
     _R(_O.LAUNCH_FAILED, _S, r"not enough slots available|unable to launch|execve\(\)|No module named"),
     # Asked to stop; after the errors, because an error ends a run that was asked to stop as well.
     _R(_O.WALLTIME_STOP, _N, "Maximum CPU time exceeded", _BOTH),
@@ -318,10 +342,10 @@ RECOGNISERS: Final[tuple[Recogniser, ...]] = (
     _R(_O.BFGS_GAVE_UP, _N, "bfgs failed after", ("7.2",)),
     _R(_O.NSTEP_EXHAUSTED, _N, "The maximum number of steps has been reached", _BOTH),
     # Deaths without words of pw.x
-    _R(_O.SEGMENTATION_FAULT, _S, r"SIGSEGV|segmentation fault|SIGBUS|address not mapped"),
+    _R(_O.SEGMENTATION_FAULT, _S, r"SIGSEGV|segmentation fault|SIGBUS|address not mapped", ("6.7",)),
     _R(_O.INTERRUPTED, _S, r"CANCELLED AT|DUE TO TIME LIMIT|SIGTERM|SIGKILL|SIGXCPU|signal (9|15)\b|\bterminated$"),
-    _R(_O.ABORTED_SILENTLY, _S, r"MPI_ABORT was invoked|ORTE_ERROR_LOG|program aborted\. backtrace|SIGABRT"),
-    _R(_O.ABORTED_SILENTLY, _S, r"fortran runtime error|forrtl: severe|error termination"),
+    _R(_O.ABORTED_SILENTLY, _S, r"MPI_ABORT was invoked|ORTE_ERROR_LOG|program aborted\. backtrace|SIGABRT", ("6.7",)),
+    _R(_O.ABORTED_SILENTLY, _S, r"fortran runtime error|forrtl: severe|error termination", _BOTH),
 )
 """From words to outcomes, in order of precedence: of all recognisers that match anywhere in a run, the first one
 counts. Words of the code in the version named; the others follow its documentation and published reports."""
