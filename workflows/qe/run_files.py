@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from hullworks.workflows.qe.input_file import InputFile, read_input
+from hullworks.workflows.qe.outcomes import Source, recognise
 from hullworks.workflows.qe.stdout import timestamp
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SNIFF_BYTES: Final = 16384
+_FEW_LINES: Final = 200
+"""Of a standard error; a process that dies says it at once."""
 _SMALL_BYTES: Final = 4 * 2**20
 _XML_BYTES: Final = 2**30
 _ROOT_BYTES: Final = 512
@@ -124,7 +127,11 @@ def _is_crash(path: Path, head: bytes) -> bool:
 
 def _speaks_of_death(path: Path, head: bytes) -> bool:
     document = path.suffix.lower() in {".json", ".yaml", ".md", ".upf", ".xml", ".py", ".html"}
-    return not document and b"\0" not in head and _DEATHS.search(head) is not None
+    if document or b"\0" in head:
+        return False
+    # What an outcome is recognised by must not be overlooked here.
+    lines = head.decode(errors="replace").splitlines()[:_FEW_LINES]
+    return _DEATHS.search(head) is not None or any(recognise(line, Source.STDERR) for line in lines)
 
 
 def _start_and_name(path: Path, head: bytes) -> tuple[float, bool, float]:

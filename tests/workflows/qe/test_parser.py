@@ -447,6 +447,20 @@ def test_crash_file_speaks_when_the_output_lost_the_message(tmp_path: Path) -> N
     assert run.evidence[0].file == "CRASH"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "/opt/qe/bin/pw.x: No such file or directory",
+        "There are not enough slots available in the system to satisfy the 64",
+        "bash: pw.x: command not found",
+    ],
+)
+def test_a_launcher_that_fails_with_one_line_is_heard(words: str, tmp_path: Path) -> None:
+    """Though its standard error holds nothing else, the run is not one that nobody started."""
+    (tmp_path / "pw.err").write_text(words + "\n", encoding="utf-8")
+    assert parse_run(tmp_path).outcome is QeOutcome.LAUNCH_FAILED
+
+
 def test_unknown_error_is_kept_as_unknown(tmp_path: Path) -> None:
     """An error that the vocabulary lacks is reported with its words."""
     folder = unpacked("7.2", "too_few_bands", tmp_path)
