@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shlex
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pw import ScfResult, run_scf, scf_input
 
-import hullworks.workflows.qe.pseudos.family as family_module
+import hullworks.workflows.qe.pseudos.cutoffs as cutoffs_module
 from hullworks.units import UNITS
 from hullworks.workflows.qe.pseudos import EMBEDDED_FAMILY, GthParameters, gth_parameters, load_family
 
 SETTINGS = Path(__file__).with_name("convergence.yaml")
-DATA = Path(family_module.__file__).with_name(family_module.CUTOFFS_NAME)
+DATA = Path(cutoffs_module.__file__).with_name(cutoffs_module.CUTOFFS_NAME)
 LATTICES = {
     "sc": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
     "fcc": ((-0.5, 0.0, 0.5), (0.0, 0.5, 0.5), (-0.5, 0.5, 0.0)),
@@ -47,13 +47,19 @@ def main() -> int:
     if arguments.table:
         sys.stdout.write(markdown_table(recorded))
         return 0
+    if arguments.release:
+        write(arguments.data, cutoffs_module.release(data))
+        return 0
+    recipe["ladder_Ry"] = arguments.ladder or recipe["ladder_Ry"]
     command = shlex.split(arguments.command)
-    for element in arguments.elements or unfinished(recipe, recorded):
+    for element in arguments.elements or unfinished(recipe, recorded, arguments.until):
         parameters = gth_parameters(element)
-        record = climb(parameters, recipe, command, arguments.max_seconds, recorded.get(parameters.name, {}))
+        known = recorded.get(parameters.name, {})
+        released = {key: known[key] for key in ("released_Ry",) if key in known}
+        record = released | climb(parameters, recipe, command, known, arguments.max_seconds, arguments.until)
         recorded[parameters.name] = record
         shared = {key: recipe[key] for key in ("criteria", "floor_Ry", "plateau", "settings")}
-        write(arguments.data, {"about": ABOUT} | shared | {"elements": recorded})
+        write(arguments.data, {"about": ABOUT, "version": data.get("version", 1)} | shared | {"elements": recorded})
         sys.stdout.write(f"{parameters.name:8s} {record['ecutwfc_Ry']} Ry, {record['seconds']} s\n")
         sys.stdout.flush()
     return 0
@@ -65,7 +71,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("elements", nargs="*", metavar="ELEMENT", help="elements to run; none: all that lack a cutoff")
     parser.add_argument("--command", default="pw.x", help="command that starts pw.x")
     parser.add_argument("--data", type=Path, default=DATA, help="data file to update")
-    parser.add_argument("--max-seconds", type=float, default=120.0, help="time for one element; 0 derives only")
+    parser.add_argument("--max-seconds", type=float, default=120.0, help="CPU time for one element; 0 derives only")
+    parser.add_argument("--until", default="high", help="stringency at which an element is done: low, normal or high")
+    parser.add_argument("--ladder", nargs="+", type=float, help="cutoffs in Ry to run instead of the recipe's")
+    parser.add_argument("--release", action="store_true", help="mark all cutoffs as released, and run nothing")
     parser.add_argument("--table", action="store_true", help="print what is recorded as Markdown, and run nothing")
     return parser.parse_args()
 
@@ -80,43 +89,56 @@ def markdown_table(recorded: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def unfinished(recipe: dict[str, Any], recorded: dict[str, Any]) -> list[str]:
-    """Return the elements that have cells and lack a cutoff for some criterion."""
-    nothing = dict.fromkeys(recipe["criteria"])
+def unfinished(recipe: dict[str, Any], recorded: dict[str, Any], until: str) -> list[str]:
+    """Return the elements that have cells and lack the cutoff of a stringency."""
     names = {element: gth_parameters(element).name for element in recipe["cells"]}
-    return [e for e, name in names.items() if None in recorded.get(name, {}).get("ecutwfc_Ry", nothing).values()]
+    return [e for e, name in names.items() if recorded.get(name, {}).get("ecutwfc_Ry", {}).get(until) is None]
 
 
 def climb(
-    parameters: GthParameters, recipe: dict[str, Any], command: list[str], max_seconds: float, known: dict[str, Any]
+    parameters: GthParameters,
+    recipe: dict[str, Any],
+    command: list[str],
+    known: dict[str, Any],
+    max_seconds: float,
+    until: str,
 ) -> dict[str, Any]:
     """Return the record of one element, going on from the runs that it has.
 
-    The cutoff of a criterion is None when time or ladder ended before it held over its plateau.
+    The cutoff of a criterion is None when time or ladder ended before it held over its plateau, or a run failed.
     """
-    start, version = time.monotonic(), known.get("code", "")
-    cell, settings = recipe["cells"][parameters.element], recipe["settings"]
+    start, version = child_seconds(), known.get("code", "")
+    cell, scales = recipe["cells"][parameters.element], recipe["settings"]["scales"]
     runs: list[Run] = known.get("runs", []) if known.get("cell") == cell else []
     atoms = 2 if cell[0] == "diamond" else 1
     cutoffs = derive(runs, atoms, recipe)
     done = {run[0] for run in runs}
     with tempfile.TemporaryDirectory() as scratch:
         for ecut in (e for e in ladder(parameters, recipe) if e not in done):
-            if None not in cutoffs.values() or time.monotonic() - start > max_seconds:
+            if cutoffs[until] is not None or child_seconds() - start > max_seconds:
                 break
-            for scale in settings["scales"]:
-                edge, result = one_run(parameters.element, ecut, scale, recipe, command, Path(scratch))
-                version = f"pw.x {result.version}"
-                runs.append([ecut, edge, result.energy_Ry, result.pressure_kbar])
+            try:
+                pair = [one_run(parameters.element, ecut, s, recipe, command, Path(scratch)) for s in scales]
+            except RuntimeError as error:
+                sys.stderr.write(f"{parameters.name} at {ecut} Ry: {error}\n")
+                break
+            version = f"pw.x {pair[0][1].version}"
+            runs += [[ecut, edge, result.energy_Ry, result.pressure_kbar] for edge, result in pair]
             cutoffs = derive(runs, atoms, recipe)
-    seconds = known.get("seconds", 0) + round(time.monotonic() - start)
+    seconds = known.get("seconds", 0) + round(child_seconds() - start)
     return {"ecutwfc_Ry": cutoffs, "cell": cell, "atoms": atoms, "code": version, "seconds": seconds, "runs": runs}
+
+
+def child_seconds() -> float:
+    """Return the CPU seconds of all runs so far."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def ladder(parameters: GthParameters, recipe: dict[str, Any]) -> list[float]:
     """Return the cutoffs in Ry that are worth a run, lowest first; the last three are always among them."""
-    radius = min(parameters.local_radius_bohr, *(channel.radius_bohr for channel in parameters.channels), 1.0)
-    first = min(recipe["first_cutoff_times_radius_squared"] / radius**2, recipe["ladder_Ry"][-3])
+    radius = min([parameters.local_radius_bohr, *(channel.radius_bohr for channel in parameters.channels)])
+    first = min(recipe["first_cutoff_times_radius_squared"] / radius**2, recipe["ladder_Ry"][-3:][0])
     return [float(ecut) for ecut in recipe["ladder_Ry"] if ecut >= first]
 
 

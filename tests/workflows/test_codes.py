@@ -58,7 +58,7 @@ def test_a_name_stands_for_a_level(project: Settings) -> None:
     assert dict(level.pseudo_hashes)["Si"] == load_family("gth-pbe").pseudo("Si").sha256
     assert build_level(level.key, project) == level
     assert build_level("qe-pbe-balanced", project).key != level.key
-    assert graph_version(level) == "qe-1"
+    assert graph_version(level) == "qe-2"
 
 
 def test_a_key_that_the_present_settings_do_not_give_is_refused(project: Settings) -> None:

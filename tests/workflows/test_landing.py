@@ -65,7 +65,7 @@ def _candidate(structure: Structure = MGSI, name: str = "MgSi", role: Role = Rol
         calculation_id=f"calc-{name}",
         structure_id=identity,
         level_key=LEVEL.key,
-        graph_version="qe-1",
+        graph_version="qe-2",
         candidate_id=f"cand-{name}",
     ).save(force_insert=True)
     return CalculationContext(f"cand-{name}", f"calc-{name}", identity, LEVEL.as_dict(), role.value, name)

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from pymatgen.analysis.molecule_structure_comparator import CovalentRadius
-from pymatgen.core import Element, Lattice, Structure
+from pymatgen.core import Lattice, Structure
 
+from hullworks.elements import ELEMENTS_AND_ISOTOPES
 from hullworks.errors import InputError
 from hullworks.workflows.qe.protocols import CellRule, cell_rule
-from hullworks.workflows.qe.symmetry import standard_primitive
+from hullworks.workflows.symmetry import standard_primitive
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,7 +78,7 @@ def _check_sites(structure: Structure, where: str) -> None:
         raise InputError("the structure has no atoms", where)
     if not structure.is_ordered:
         raise InputError("a site is shared or partly occupied", where, "Give an ordered structure.")
-    unknown = sorted({site.specie.symbol for site in structure if not Element.is_valid_symbol(site.specie.symbol)})
+    unknown = sorted({site.specie.symbol for site in structure if site.specie.symbol not in ELEMENTS_AND_ISOTOPES})
     if unknown:
         raise InputError(f"not an element: {', '.join(unknown)}", where)
     if not (np.all(np.isfinite(structure.lattice.matrix)) and np.all(np.isfinite(structure.frac_coords))):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pymatgen.core import Structure
 
 from hullworks.workflows.qe.inputs import OUTDIR, Override
-from hullworks.workflows.qe.outcomes import QeBand, QeOutcome
+from hullworks.workflows.qe.outcomes import QeOutcome
 from hullworks.workflows.qe.parser import QeRun, parse_run
 from hullworks.workflows.qe.restarts import RestartKind, carry, choose
 from hullworks.workflows.qe.run_record import write_atomically
@@ -101,7 +101,7 @@ def finish(checkpoint: Path, folder: RunFolder, outcome: QeOutcome) -> None:
         folder: The run, which has ended; its last outdir is still there.
         outcome: How it ended.
     """
-    if outcome not in _RESUMABLE or outcome.band is not QeBand.CONTINUE:
+    if outcome not in _RESUMABLE:
         shutil.rmtree(checkpoint, ignore_errors=True)
         return
     run = folder.latest

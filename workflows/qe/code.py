@@ -9,7 +9,9 @@ from hullworks.analysis.verdicts import read_flags
 from hullworks.errors import LevelError
 from hullworks.levels import DEFAULT_FAMILY, LevelOfTheory
 from hullworks.workflows.landing import FinishedCalculation, land
+from hullworks.workflows.qe.as_ran import provenance
 from hullworks.workflows.qe.flows import QeRelaxRelaxStaticMaker
+from hullworks.workflows.qe.hubbard import check_level
 from hullworks.workflows.qe.protocols import level_of_theory, load_protocol, protocol_names
 from hullworks.workflows.qe.pseudos import Family, load_family
 from hullworks.workflows.qe.task_document import QeTaskDoc
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from hullworks.settings import Settings
     from hullworks.workflows.codes import CalculationContext
 
-GRAPH_VERSION: Final = "qe-1"
+GRAPH_VERSION: Final = "qe-2"
 
 
 def protocols() -> tuple[str, ...]:
@@ -97,6 +99,7 @@ def build_flow(structure: Structure, level: LevelOfTheory, context: CalculationC
     Raises:
         LevelError: The present protocols and pseudopotentials no longer give this level.
     """
+    check_level(level)
     present = build_level(level.functional, level.protocol, level.pseudo_family, settings)
     if present != level:
         raise LevelError(
@@ -136,8 +139,10 @@ def read_result(static: Mapping[str, Any], relaxation: Mapping[str, Any]) -> Fin
             "host": last.host,
             "code_version": last.code_version,
             "input_sha256": last.input_sha256,
+            "as_ran": provenance(last.as_ran),
             "corrections": [*relaxed.corrections, *last.corrections],
         },
+        unlike_level=tuple(last.unlike_level),
         flags=read_flags([*relaxed.flags, *last.flags]),
     )
 
@@ -148,6 +153,7 @@ def _results(static: QeTaskDoc, relaxed: QeTaskDoc) -> dict[str, Any]:
         "max_force_eV_per_A": static.max_force_eV_per_A,
         "gap_eV": static.gap_eV,
         "total_magnetization_muB": static.total_magnetization_muB,
+        "absolute_magnetization_muB": static.absolute_magnetization_muB,
         "smearing_eV_per_atom": static.smearing_eV_per_atom,
         "k_mesh": static.mesh,
         "n_k_points": static.n_k_points,

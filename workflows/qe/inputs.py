@@ -11,8 +11,10 @@ from pymatgen.core import Element
 
 from hullworks.errors import InputError, PseudopotentialError
 from hullworks.workflows.qe.cells import check_structure, fractional, right_handed
+from hullworks.workflows.qe.hubbard import check_hubbard
 from hullworks.workflows.qe.kpoints import KMesh, mesh_from_distance
 from hullworks.workflows.qe.protocols import Protocol, spin_rule
+from hullworks.workflows.qe.pseudos import normalised_functional
 from hullworks.workflows.qe.restarts import RestartKind
 
 if TYPE_CHECKING:
@@ -131,14 +133,17 @@ def build_pw_input(
         overrides: Settings that differ from the protocol's.
 
     Raises:
-        InputError: The structure cannot be calculated.
+        InputError: The structure cannot be calculated; or what is asked for means nothing here, a Hubbard U or a
+            functional that is not the pseudopotentials'.
         PseudopotentialError: An element has no pseudopotential or no cutoff.
     """
     check_structure(structure)
     elements = sorted({site.specie.symbol for site in structure})
-    family.require(elements)
     ecutwfc, ecutrho = family.cutoffs(elements)
     found = [family.pseudo(element) for element in elements]
+    system = {item.key: item.value for item in overrides if item.namelist == "SYSTEM"}
+    check_hubbard(system, found)
+    _check_functional(system.get("input_dft"), family)
     return PwInput(
         calculation=calculation,
         structure=structure,
@@ -193,6 +198,29 @@ def starting_magnetization(pw_input: PwInput) -> dict[str, float]:
     return {element: round(min(1.0, moment / valence[element]), 4) for element, moment in moments.items()}
 
 
+def spin_bands(pw_input: PwInput) -> int:
+    """Return the number of bands of a spin-polarised calculation.
+
+    With smearing pw.x takes 1.2 bands for each pair of electrons and at least four more than pairs (PW/src/setup.f90),
+    which leaves the highest band empty without spin. It does not look at the moment: both spins get as many bands, and
+    those of a high-spin manganese or gadolinium cell are fewer than its majority electrons. So there are also four more
+    than the majority electrons of the start, which is the highest spin that there can be.
+    """
+    rule, valence = spin_rule(), {species.element: species.z_valence for species in pw_input.species}
+    moments = rule.moments(valence)
+    symbols = [site.specie.symbol for site in pw_input.structure]
+    electrons = sum(valence[symbol] for symbol in symbols)
+    moment = sum(min(moments[symbol], valence[symbol]) for symbol in symbols)
+    pairs, majority = electrons / 2.0, (electrons + moment) / 2.0
+    return math.ceil(max(rule.band_share * pairs, pairs + rule.extra_bands, majority + rule.extra_bands))
+
+
+def _check_functional(asked: Value | None, family: Family) -> None:
+    if asked is not None and normalised_functional(str(asked)) != family.functional:
+        what = f"input_dft asks for {asked}, and the pseudopotentials are of {family.functional}"
+        raise InputError(what, f"family {family.name}", "Use a family of that functional.")
+
+
 def _control(pw_input: PwInput) -> dict[str, Value]:
     protocol, atoms = pw_input.protocol, len(pw_input.structure)
     settings: dict[str, Value] = {
@@ -230,6 +258,7 @@ def _system(pw_input: PwInput) -> dict[str, Value]:
     magnetization = starting_magnetization(pw_input)
     if magnetization:
         settings["nspin"] = 2
+        settings["nbnd"] = spin_bands(pw_input)
         for index, species in enumerate(pw_input.species, start=1):
             settings[f"starting_magnetization({index})"] = magnetization[species.element]
     return settings

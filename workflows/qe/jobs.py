@@ -14,8 +14,10 @@ from hullworks.levels import LevelOfTheory
 from hullworks.settings import get_settings
 from hullworks.units import UNITS
 from hullworks.workflows.qe.archive import archive_run
+from hullworks.workflows.qe.as_ran import differences
 from hullworks.workflows.qe.checkpoints import checkpoint_folder
 from hullworks.workflows.qe.executable import pw_command, pw_environment
+from hullworks.workflows.qe.hubbard import check_level
 from hullworks.workflows.qe.inputs import Override, build_pw_input
 from hullworks.workflows.qe.kpoints import mesh_from_distance
 from hullworks.workflows.qe.outcomes import QeOutcome
@@ -40,7 +42,7 @@ class QeMaker(Maker):
 
     Attributes:
         name: Name of the job.
-        level: `LevelOfTheory.as_dict` of the level.
+        level: The level, as `LevelOfTheory.from_dict` reads it.
         stage: Stage of the protocol; empty where the energy counts.
         overrides: Settings of pw.x that differ from the protocol's, as (namelist, key, value).
     """
@@ -60,6 +62,7 @@ class QeMaker(Maker):
             LevelError: The protocol that this machine has is not the one of the level.
         """
         level = LevelOfTheory.from_dict(self.level)
+        check_level(level)
         protocol = load_protocol(level.protocol)
         if protocol.content_hash != level.protocol_hash:
             raise LevelError(
@@ -175,7 +178,11 @@ class QeStaticMaker(QeMaker):
             RunError: pw.x did not converge.
         """
         finished = self._run(structure)
-        return Response(output=QeTaskDoc.from_run(finished, "static", self.level, initial_structure))
+        document = QeTaskDoc.from_run(finished, "static", self.level, initial_structure)
+        level = LevelOfTheory.from_dict(self.level)
+        family = level_family(level, {site.specie.symbol for site in structure})
+        document.unlike_level = differences(finished.run, level, self.protocol, family)
+        return Response(output=document)
 
 
 def initial_relax_maker(level: dict[str, Any], overrides: list[list[Any]] | None = None) -> QeRelaxMaker:
@@ -187,7 +194,7 @@ def level_family(level: LevelOfTheory, elements: Iterable[str]) -> Family:
     """Return the pseudopotentials of a level, proven to be the same files for the elements that are used.
 
     Raises:
-        PseudopotentialError: This machine has other files than the level, or none.
+        PseudopotentialError: This machine has other files than the level, other cutoffs, or none.
     """
     # At call time, because that module imports this one to build the graph.
     from hullworks.workflows.qe.code import get_family
@@ -199,6 +206,10 @@ def level_family(level: LevelOfTheory, elements: Iterable[str]) -> Family:
     if unlike:
         what = f"the pseudopotentials of {', '.join(unlike)} are not those of the level {level.key}"
         raise PseudopotentialError(what, f"family {family.name}", "Restore the files, or submit at the present level.")
+    if family.cutoff_rule != level.cutoff_rule:
+        what = f"the cutoffs are '{family.cutoff_rule}', those of the level {level.key} '{level.cutoff_rule}'"
+        next_step = "Run it with the table that it was submitted with, or submit it again."
+        raise PseudopotentialError(what, f"family {family.name}", next_step)
     return family
 
 

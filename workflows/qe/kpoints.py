@@ -17,6 +17,9 @@ over a star of vectors. That leaves three cases:
 - neither (hexagonal lattices): the shift would break the symmetry and lose points for little, stay at Gamma.
 
 Along a direction with a single division the point stays at Gamma, the centre of a layer or a molecule in a long cell.
+Whatever the case, the shortest vector that is missed is at least ``2 pi / distance`` long, as with a centred mesh whose
+points are nowhere further apart than asked. Rhombohedral lattices count as the others: along all three of its equal
+vectors the shift keeps the threefold axis, in the hexagonal setting of the same lattice it would not.
 The lattice alone decides, not the atoms in it: phases that share a lattice share the kind of mesh.
 """
 
@@ -30,7 +33,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hullworks.errors import InputError
-from hullworks.workflows.qe.symmetry import lattice_point_group
+from hullworks.workflows.symmetry import lattice_point_group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,7 +92,10 @@ def mesh_from_distance(lattice: Lattice, distance: float) -> KMesh:
     shifted = _shifted(centred)
     gain = unresolved_length(shifted, lattice, rotations) / unresolved_length(centred, lattice, rotations)
     if gain > 1.0 + LENGTH_TOLERANCE:
-        return _shifted(KMesh(_divisions(lattice, rotations, distance * gain)))
+        lowered = _shifted(KMesh(_divisions(lattice, rotations, distance * gain)))
+        # Down to a single division, where no shift is left, the gain is lost.
+        kept = unresolved_length(lowered, lattice, rotations) >= 2.0 * math.pi / distance * (1.0 - LENGTH_TOLERANCE)
+        return lowered if kept else shifted
     return shifted if mesh_is_symmetric(shifted, rotations) else centred
 
 

@@ -96,6 +96,8 @@ class SpinRule:
         d_moment_muB: Start of an element with an open d shell, Bohr magnetons.
         f_moment_muB: Start of an element with an open f shell, Bohr magnetons.
         other_moment_muB: Start of the others in a cell that holds a magnetic element, Bohr magnetons.
+        band_share: Bands per pair of electrons.
+        extra_bands: Least number of bands above those that hold electrons.
         d_elements: Elements with an open d shell.
         f_elements: Elements with an open f shell.
     """
@@ -104,6 +106,8 @@ class SpinRule:
     d_moment_muB: float
     f_moment_muB: float
     other_moment_muB: float
+    band_share: float
+    extra_bands: int
     d_elements: frozenset[str]
     f_elements: frozenset[str]
 
@@ -201,8 +205,6 @@ def level_of_theory(protocol: Protocol, family: Family) -> LevelOfTheory:
         protocol: The protocol of the steps whose energy counts.
         family: The pseudopotentials; their content and their cutoffs are part of the level.
     """
-    cutoffs = [(pseudo.element, pseudo.ecutwfc_Ry, pseudo.ecutrho_Ry) for pseudo in family.pseudos]
-    table_hash = hashlib.sha256(json.dumps(cutoffs).encode()).hexdigest()
     return LevelOfTheory(
         code="qe",
         functional=family.functional,
@@ -212,7 +214,7 @@ def level_of_theory(protocol: Protocol, family: Family) -> LevelOfTheory:
         pseudo_hashes=family.hashes,
         spin_rule=spin_rule().rule,
         kpoint_rule=protocol.kpoint_rule,
-        cutoff_rule=f"largest of the elements in table {table_hash[:8]}",
+        cutoff_rule=family.cutoff_rule,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +17,7 @@ from hullworks.workflows.qe.inputs import (
     PwInput,
     Species,
     build_pw_input,
+    spin_bands,
     starting_magnetization,
     write_pw_input,
 )
@@ -114,6 +117,33 @@ def test_the_same_input_gives_the_same_bytes(mg_input: PwInput, family: Family) 
     assert again.sha256 == mg_input.sha256
 
 
+def test_the_bytes_survive_storage(mg2si_fm3m: Structure, family: Family) -> None:
+    """A structure that went through a dictionary, JSON or a pickle gives the same bytes: no digit is lost."""
+    mg2si_fm3m.perturb(0.02)
+    again = [
+        Structure.from_dict(mg2si_fm3m.as_dict()),
+        Structure.from_dict(json.loads(json.dumps(mg2si_fm3m.as_dict()))),
+        Structure.from_str(mg2si_fm3m.to(fmt="json"), fmt="json"),
+        pickle.loads(pickle.dumps(mg2si_fm3m)),  # noqa: S301 - our own bytes
+    ]
+    texts = {
+        write_pw_input(build_pw_input("scf", structure, load_protocol("fast"), family))
+        for structure in (mg2si_fm3m, *again)
+    }
+    assert len(texts) == 1
+
+
+def test_the_order_of_the_sites_is_kept(mg2si_fm3m: Structure, family: Family) -> None:
+    """Forces and moments come back by site, so another order of the sites is another text; the species never move."""
+    turned = Structure.from_sites(list(reversed(mg2si_fm3m)))
+    one, other = (build_pw_input("scf", cell, load_protocol("fast"), family) for cell in (mg2si_fm3m, turned))
+    head = "ATOMIC_POSITIONS crystal\n"
+    before, after = (write_pw_input(item).partition(head) for item in (one, other))
+    assert before[0] == after[0]
+    assert before[2].splitlines() == after[2].splitlines()[::-1]
+    assert one.sha256 != other.sha256
+
+
 def test_the_time_limit_is_written_but_is_no_part_of_the_identity(mg_input: PwInput) -> None:
     """max_seconds depends on the allocation, so the content hash leaves it out."""
     limited = replace(mg_input, max_seconds=1234.9)
@@ -182,6 +212,32 @@ def test_magnetic_elements_switch_spin_on() -> None:
     assert f"starting_magnetization(2) = {5.0 / elements[1][1]:.4g}" in text
 
 
+@pytest.mark.parametrize(
+    ("element", "atoms", "bands"),
+    [
+        pytest.param("Fe", 1, 15, id="the majority of the start and four"),
+        pytest.param("Gd", 1, 17, id="f shell"),
+        pytest.param("Mn", 8, 84, id="many atoms of high spin"),
+        pytest.param("Au", 8, 68, id="more valence electrons than moment"),
+    ],
+)
+def test_both_spins_have_bands_for_the_majority(family: Family, element: str, atoms: int, bands: int) -> None:
+    """There are 1.2 bands per pair of electrons at least, and four more than majority electrons at the start."""
+    pw_input = replace(
+        build_pw_input("scf", _mg(), load_protocol("fast"), family),
+        structure=Structure(Lattice.cubic(20), [element] * atoms, [[i / atoms, 0, 0] for i in range(atoms)]),
+        species=(Species(element, f"{element}.upf", family.pseudo(element).z_valence),),
+    )
+    electrons = family.pseudo(element).z_valence * atoms
+    assert pw_input.setting("SYSTEM", "nbnd") == spin_bands(pw_input) == bands
+    assert bands >= max(0.6 * electrons, electrons / 2 + 4)
+
+
+def test_without_spin_the_number_of_bands_is_left_to_the_code(mg_input: PwInput) -> None:
+    """With smearing pw.x itself takes 1.2 bands per pair of electrons, and four more than pairs at least."""
+    assert mg_input.setting("SYSTEM", "nbnd") is None
+
+
 def test_a_nonmagnetic_cell_has_no_spin(mg_input: PwInput) -> None:
     """Mg is calculated without spin."""
     assert "nspin" not in write_pw_input(mg_input)
@@ -193,6 +249,15 @@ def test_an_element_without_a_pseudopotential_is_named_before_any_run(family: Fa
     structure = Structure(Lattice.cubic(5.0), ["Fr"], [[0, 0, 0]])
     with pytest.raises(PseudopotentialError, match="Fr"):
         build_pw_input("scf", structure, load_protocol("fast"), family)
+
+
+def test_another_functional_than_the_pseudopotentials_is_refused(family: Family) -> None:
+    """pw.x would take it, and mix two functionals in one energy; the pseudopotentials' own name passes."""
+    for words in ("PBESOL", "sla+pw+psx+psc", "scan"):
+        with pytest.raises(InputError, match="the pseudopotentials are of PBE"):
+            build_pw_input("scf", _mg(), load_protocol("fast"), family, (Override("SYSTEM", "input_dft", words),))
+    same = build_pw_input("scf", _mg(), load_protocol("fast"), family, (Override("SYSTEM", "input_dft", "pbe"),))
+    assert same.setting("SYSTEM", "input_dft") == "pbe"
 
 
 def test_a_structure_that_got_another_element_is_refused(mg_input: PwInput) -> None:

@@ -163,6 +163,19 @@ def test_pseudopotentials_that_are_not_the_levels_are_refused(project: Settings,
         level_family(other, {"Mg", "Si"})
 
 
+def test_cutoffs_that_are_not_the_levels_are_refused(project: Settings, level: LevelOfTheory) -> None:
+    """A worker with another table would compute other energies under the same key."""
+    assert project.qe.command is None
+    with pytest.raises(PseudopotentialError, match="cutoffs are .* those of the level"):
+        level_family(replace(level, cutoff_rule="largest of the elements in table gth-pbe 0"), {"Mg"})
+
+
+def test_a_level_with_a_hubbard_scheme_has_no_graph(level: LevelOfTheory) -> None:
+    """The U values of VASP's sets are not those of pw.x."""
+    with pytest.raises(LevelError, match="no Hubbard U"):
+        _ = QeStaticMaker(level=replace(level, hubbard="mp2020").as_dict()).protocol
+
+
 def _round(energy: float) -> Round:
     return Round(
         energy_eV_per_atom=energy, pressure_kbar=0.0, max_force_eV_per_A=0.0, mesh={}, reason="", run_dir="run"

@@ -10,12 +10,12 @@ import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hullworks.errors import PseudopotentialError
 from hullworks.workflows.qe.pseudos.convert import gth_to_upf
+from hullworks.workflows.qe.pseudos.cutoffs import RecordedCutoffs, packaged_json
 from hullworks.workflows.qe.pseudos.gth import GthParameters, gth_elements, gth_parameters
 from hullworks.workflows.qe.pseudos.tables import TableEntry, check_stringency, find_table, read_table
 from hullworks.workflows.qe.pseudos.upf import SYMBOLS, read_upf_header
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 EMBEDDED_FAMILY = "gth-pbe"
 """Name of the family that HullWorks carries itself."""
 
-CUTOFFS_NAME = "gth_pbe_cutoffs.json"
 HASHES_NAME = "gth_pbe_sha256.json"
 CUTOFF_SCRIPT = "scripts/pseudopotentials/converge_cutoffs.py"
 
@@ -49,6 +48,7 @@ class Pseudo:
         ecutwfc_Ry: Recommended cutoff of the wave functions; None when nobody recorded one.
         ecutrho_Ry: Recommended cutoff of the density; None when nobody recorded one.
         source: The user's file, or the parameters from which the file is made.
+        n_wavefunctions: Number of atomic wave functions in the file, onto which a Hubbard U is projected.
     """
 
     element: str
@@ -59,6 +59,7 @@ class Pseudo:
     ecutwfc_Ry: float | None
     ecutrho_Ry: float | None
     source: Path | GthParameters
+    n_wavefunctions: int = 0
 
     @property
     def filename(self) -> str:
@@ -97,6 +98,7 @@ class Family:
         pseudos: Its members, sorted by element.
         folder: Where a user's files lie; None for the embedded family.
         absent: Elements whose file the table names and the folder lacks, as (element, file name).
+        cutoff_table: Name of the cutoff table where its maintainers give it one; empty where its content names it.
     """
 
     name: str
@@ -104,6 +106,7 @@ class Family:
     pseudos: tuple[Pseudo, ...]
     folder: Path | None = None
     absent: tuple[tuple[str, str], ...] = ()
+    cutoff_table: str = ""
 
     @cached_property
     def _by_element(self) -> dict[str, Pseudo]:
@@ -123,6 +126,17 @@ class Family:
     def fingerprint(self) -> str:
         """Digest of the functional and all contents; it depends on neither name, place nor cutoffs."""
         return hashlib.sha256(json.dumps([self.functional, self.hashes]).encode()).hexdigest()
+
+    @property
+    def cutoff_rule(self) -> str:
+        """How the cutoffs follow from the elements, as a level of theory says it.
+
+        A table without a name is named by its content, so that it changes with every cutoff. A released table keeps its
+        name when elements are added, so that the entries of the others stay where they are.
+        """
+        cutoffs = [(pseudo.element, pseudo.ecutwfc_Ry, pseudo.ecutrho_Ry) for pseudo in self.pseudos]
+        content = hashlib.sha256(json.dumps(cutoffs).encode()).hexdigest()
+        return f"largest of the elements in table {self.cutoff_table or content[:_SHORT_HASH]}"
 
     def pseudo(self, element: str) -> Pseudo:
         """Return the member for an element.
@@ -236,11 +250,11 @@ def load_family(
 def _embedded_family(stringency: str, valences: tuple[tuple[str, int], ...]) -> Family:
     check_stringency(stringency, f"family {EMBEDDED_FAMILY}")
     chosen = dict(valences)
-    hashes, cutoffs = _packaged(HASHES_NAME), _packaged(CUTOFFS_NAME).get("elements", {})
+    hashes, table = packaged_json(HASHES_NAME), RecordedCutoffs.load(stringency)
     members = []
     for element in sorted(gth_elements()):
         parameters = gth_parameters(element, chosen.pop(element, None))
-        ecutwfc = cutoffs.get(parameters.name, {}).get("ecutwfc_Ry", {}).get(stringency)
+        ecutwfc = table.cutoffs_Ry.get(parameters.name)
         members.append(
             Pseudo(
                 element=element,
@@ -255,7 +269,7 @@ def _embedded_family(stringency: str, valences: tuple[tuple[str, int], ...]) -> 
         )
     if chosen:
         raise PseudopotentialError(f"no pseudopotential for {', '.join(chosen)}", f"family {EMBEDDED_FAMILY}")
-    return Family(EMBEDDED_FAMILY, "PBE", tuple(members))
+    return Family(EMBEDDED_FAMILY, "PBE", tuple(members), cutoff_table=f"{EMBEDDED_FAMILY} {table.name}")
 
 
 def _folder_family(folder: Path, entries: Mapping[str, TableEntry], name: str) -> Family:
@@ -293,6 +307,7 @@ def _member(path: Path, entries: Mapping[str, TableEntry], label: str | None) ->
         ecutwfc_Ry=entry.ecutwfc_Ry,
         ecutrho_Ry=rho,
         source=path,
+        n_wavefunctions=header.n_wavefunctions,
     )
 
 
@@ -326,12 +341,6 @@ def _one_functional(members: Sequence[Pseudo], folder: Path) -> str:
         next_step = "Keep the files of one functional in the folder"
         raise PseudopotentialError(f"the folder mixes functionals ({groups})", str(folder), next_step)
     return next(iter(files_of))
-
-
-def _packaged(filename: str) -> dict[str, Any]:
-    resource = files(__package__).joinpath(filename)
-    content: dict[str, Any] = json.loads(resource.read_text(encoding="utf-8"))
-    return content
 
 
 def _read(path: Path) -> bytes:

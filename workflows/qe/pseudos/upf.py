@@ -6,8 +6,11 @@ import html
 import re
 from dataclasses import dataclass
 
+from hullworks.elements import SYMBOLS
 from hullworks.errors import PseudopotentialError
 from hullworks.workflows.qe.pseudos.functionals import normalised_functional
+
+__all__ = ["SYMBOLS", "UpfHeader", "read_upf_header"]
 
 _HEADER_V2 = re.compile(r"<PP_HEADER\b(?P<attributes>(?:[^>\"']|\"[^\"]*\"|'[^']*')*)/?>", re.DOTALL)
 _ATTRIBUTE = re.compile(r"(\w+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
@@ -16,13 +19,6 @@ _TAG = re.compile(r"<(/?)(PP_\w+(?:\.\d+)*)\b((?:[^>\"']|\"[^\"]*\"|'[^']*')*)>"
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _ONE_PER_MESH_POINT = ("PP_R", "PP_RHOATOM", "PP_LOCAL")
 _KINDS = {"NC": "NC", "SL": "NC", "US": "US", "USPP": "US", "PAW": "PAW", "1/r": "NC"}
-_SYMBOLS_TEXT = """
-H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo Tc
-Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi
-Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og
-"""
-SYMBOLS = frozenset(_SYMBOLS_TEXT.split())
-"""Symbols of all elements."""
 
 _DAMAGED = "Get the file again from its source"
 _V1_LINES = 11
@@ -40,6 +36,7 @@ class UpfHeader:
         z_valence: Number of valence electrons.
         mesh_size: Number of radial points.
         fully_relativistic: Whether the file holds spin-orbit terms.
+        n_wavefunctions: Number of atomic wave functions.
     """
 
     element: str
@@ -48,6 +45,7 @@ class UpfHeader:
     z_valence: float
     mesh_size: int
     fully_relativistic: bool
+    n_wavefunctions: int
 
 
 def read_upf_header(content: bytes, where: str = "") -> UpfHeader:
@@ -89,6 +87,7 @@ def _read_v2(text: str, where: str) -> UpfHeader:
             z_valence=_number(attributes["z_valence"]),
             mesh_size=int(attributes["mesh_size"]),
             fully_relativistic=_is_true(attributes.get("has_so", "F")),
+            n_wavefunctions=int(attributes.get("number_of_wfc", "0")),
         )
     except KeyError as error:
         raise PseudopotentialError(f"the UPF header does not say {error.args[0]}", where, _DAMAGED) from None
@@ -112,6 +111,7 @@ def _read_v1(text: str, where: str) -> UpfHeader:
             z_valence=_number(lines[5][0]),
             mesh_size=int(lines[9][0]),
             fully_relativistic="<PP_ADDINFO>" in text,
+            n_wavefunctions=int(lines[10][0]),
         )
     except ValueError as error:
         raise _unreadable(error, where) from None

@@ -44,6 +44,30 @@ def test_every_recorded_cutoff_follows_from_its_runs(script: Any, recipe: dict[s
         assert record["code"].startswith("pw.x ")
 
 
+def test_the_page_shows_the_recorded_cutoffs(script: Any) -> None:  # noqa: ANN401
+    """Print the table anew after a change: converge_cutoffs.py --table."""
+    page = (SCRIPTS.parents[1] / "docs" / "pseudopotentials.md").read_text(encoding="utf-8")
+    shown = page.partition("<!-- cutoffs -->\n")[2].partition("<!-- end of cutoffs -->")[0]
+    assert shown == script.markdown_table(json.loads(script.DATA.read_text(encoding="utf-8"))["elements"])
+
+
+def test_an_element_is_done_at_the_stringency_that_is_asked_for(script: Any, recipe: dict[str, Any]) -> None:  # noqa: ANN401
+    """An element that has its normal cutoff is left alone unless the high one is wanted."""
+    recipe["cells"] = {"Mg": ["fcc", 4.52], "Ca": ["fcc", 5.53]}
+    recorded = {"Mg-q2": {"ecutwfc_Ry": {"low": 30.0, "normal": 30.0, "high": None}}}
+    assert script.unfinished(recipe, recorded, "normal") == ["Ca"]
+    assert script.unfinished(recipe, recorded, "high") == ["Mg", "Ca"]
+
+
+def test_a_run_that_fails_ends_the_ladder_and_keeps_what_there_is(script: Any, recipe: dict[str, Any]) -> None:  # noqa: ANN401
+    """A command that cannot calculate leaves the recorded runs and no cutoff."""
+    known = {"cell": ["fcc", 4.52], "runs": runs((12.0, 0.0, 1.0)), "seconds": 5, "code": "pw.x 6.7MaX"}
+    recipe["cells"] = {"Mg": known["cell"]}
+    record = script.climb(gth_parameters("Mg"), recipe, ["false"], known, 60.0, "low")
+    assert record["runs"] == known["runs"]
+    assert (record["code"], record["ecutwfc_Ry"]["low"]) == ("pw.x 6.7MaX", None)
+
+
 def test_the_ladder_starts_where_the_smallest_radius_allows(script: Any, recipe: dict[str, Any]) -> None:  # noqa: ANN401
     """A hard element starts at a higher cutoff than a soft one, and no ladder is empty."""
     first = [script.ladder(gth_parameters(element), recipe)[0] for element in ("Mg", "Si", "O", "Na")]

@@ -49,6 +49,7 @@ def test_version_1_is_read_by_position() -> None:
     header = read_upf_header(VERSION_1.encode())
     assert (header.element, header.functional, header.kind) == ("Si", "PBE", "NC")
     assert (header.z_valence, header.mesh_size, header.fully_relativistic) == (4.0, 3, False)
+    assert header.n_wavefunctions == 0
 
 
 def test_version_2_is_read_by_attribute() -> None:
@@ -56,6 +57,14 @@ def test_version_2_is_read_by_attribute() -> None:
     text = SILICON.decode().replace('element="Si"', "element=' si '").replace('"PBE"', '" SLA  PW   PBX  PBC"')
     header = read_upf_header(text.encode())
     assert (header.element, header.functional) == ("Si", "PBE")
+
+
+def test_the_number_of_atomic_wave_functions_is_read() -> None:
+    """Ours have none; a file that has some says so in either version."""
+    assert read_upf_header(SILICON).n_wavefunctions == 0
+    assert read_upf_header(SILICON.replace(b'number_of_wfc="0"', b'number_of_wfc="2"')).n_wavefunctions == 2
+    some = VERSION_1.replace("0    0             Number", "3    0             Number")
+    assert read_upf_header(some.encode()).n_wavefunctions == 3
 
 
 def test_a_paw_file_is_paw_whatever_its_type_says() -> None:
