@@ -19,8 +19,8 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # type checkers take it for typing's; the module itself costs as much as the interpreter's start
 if TYPE_CHECKING:
     from types import FrameType
 

@@ -12,6 +12,7 @@ the standard library's ``decimal`` rounds every operation correctly. One file ta
 from __future__ import annotations
 
 from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,11 +38,13 @@ _ERF_IS_ONE = Decimal(9)
 _VALUES_PER_LINE = 4
 
 
+@lru_cache(maxsize=32)
 def gth_to_upf(parameters: GthParameters) -> bytes:
     """Return the UPF 2.0.1 file of one pseudopotential.
 
     Formulas: Hartwigsen, Goedecker, Hutter, Phys. Rev. B 58, 3641 (1998), equations 1 to 4, in Rydberg units.
-    Equal parameters give equal bytes, whatever the machine and the Python version.
+    Equal parameters give equal bytes, whatever the machine and the Python version. The last ones are kept: a worker
+    runs many structures of few elements, and the conversion takes most of what a small run costs beside pw.x.
     """
     with localcontext(_CONTEXT):
         mesh = radial_mesh(parameters.atomic_number)
