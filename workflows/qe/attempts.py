@@ -280,13 +280,34 @@ class RunFolder:
         """Read an attempt that has ended; its densities and wavefunctions stay until the next has begun."""
         attempt.exit_status = exit_status
         attempt.seconds = time.time() - attempt.started
-        run = parse_run(attempt.folder, exit_status=exit_status)
-        attempt.run = run if run.succeeded or run.outcome.fatal else _on_full_disk(run, attempt.outdir)
+        attempt.run = _looked_into(parse_run(attempt.folder, exit_status=exit_status), attempt)
         if attempt.run.outcome is QeOutcome.DISK_FULL:
             # Of no use to anybody, and the logs need the room.
             shutil.rmtree(attempt.outdir, ignore_errors=True)
         elif attempt.run.succeeded:
             drop_scratch(attempt.folder, attempt.outdir)
+
+
+def _looked_into(run: QeRun, attempt: Attempt) -> QeRun:
+    """Return a run by what its own files do not tell, but its input and its disk do."""
+    if run.succeeded:
+        return _on_fixed_occupations(run, attempt.pw_input)
+    return run if run.outcome.fatal else _on_full_disk(run, attempt.outdir)
+
+
+def _on_fixed_occupations(run: QeRun, asked: PwInput) -> QeRun:
+    """Return a run that filled the lowest bands alike at every k-point with what that hides: a metal.
+
+    pw.x says nothing of it, and its energy is wrong. A gap shows that there is none; it takes an empty band, which is
+    not calculated by default. Recorded runs: Mg and MgSi, 6.7 and 7.2, all with exit status 0.
+    """
+    if asked.setting("SYSTEM", "occupations") not in {None, "fixed"} or (run.gap_eV or 0.0) > 0.0:
+        return run
+    if run.gap_eV is None:
+        hidden = Evidence("", None, "fixed occupations without an empty band hide whether this is a metal")
+        return replace(run, outcome=QeOutcome.HIGHEST_BAND_OCCUPIED, evidence=(hidden,))
+    crossing = Evidence("", None, "fixed occupations, but the occupied bands and the empty ones overlap: a metal")
+    return replace(run, outcome=QeOutcome.SMEARING_NEEDED, evidence=(crossing,))
 
 
 def _on_full_disk(run: QeRun, outdir: Path) -> QeRun:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from hullworks.workflows.qe.attempts import Attempt, RunFolder
+from hullworks.workflows.qe.attempts import Attempt, RunFolder, _looked_into
 from hullworks.workflows.qe.evaluations import IonicStep
 from hullworks.workflows.qe.handlers import CURES, Cure, NoCure, Rule, build_handlers, load_repairs
 from hullworks.workflows.qe.inputs import PwInput, build_pw_input
@@ -191,6 +191,81 @@ def test_spent_steps_go_on_from_the_last_evaluated_structure(asked: PwInput, rea
     assert remedy is not None
     assert remedy.pw_input == asked.with_structure(reached)
     assert handler.remedy(ended(QeOutcome.NSTEP_EXHAUSTED), asked) is None
+
+
+def test_fewer_steps_than_the_protocols_are_raised_to_it(asked: PwInput, reached: Structure) -> None:
+    """With two or three steps an attempt BFGS never gets a history."""
+    run = ended(QeOutcome.NSTEP_EXHAUSTED, structure=reached)
+    remedy = cure("MoreSteps", asked).remedy(run, asked.with_setting("CONTROL", "nstep", 2))
+    assert remedy is not None
+    assert remedy.pw_input.setting("CONTROL", "nstep") == asked.protocol.nstep
+
+
+def test_damped_dynamics_that_was_asked_for_gives_way_to_bfgs(asked: PwInput, reached: Structure) -> None:
+    """But not the one that is a cure of a failed BFGS."""
+    run = ended(QeOutcome.NSTEP_EXHAUSTED, structure=reached)
+    damped = asked.with_setting("IONS", "ion_dynamics", "damp").with_setting("CELL", "cell_dynamics", "damp-w")
+    remedy = cure("MoreSteps", damped).remedy(run, damped)
+    assert remedy is not None
+    assert remedy.pw_input.setting("IONS", "ion_dynamics") == "bfgs"
+    assert remedy.pw_input.setting("CELL", "cell_dynamics") == "bfgs"
+    cured = cure("MoreSteps", asked).remedy(run, damped)
+    assert cured is not None
+    assert cured.pw_input.setting("IONS", "ion_dynamics") == "damp"
+
+
+def test_a_run_that_is_always_killed_in_its_first_cycle_is_given_up(asked: PwInput) -> None:
+    """GoOn repeats kills as long as the run gets on; what kills the third attempt too will kill the next."""
+    folder = folder_after(asked, ended(QeOutcome.INTERRUPTED))
+    rule = next(rule for rule in load_repairs().rules if rule.name == "GoOn")
+    killed = ended(QeOutcome.INTERRUPTED)
+    for number in (2, 3):
+        assert CURES["GoOn"](folder, rule).remedy(killed, asked) is not None
+        folder.attempts.append(Attempt(number, HERE, asked, run=killed))
+    assert CURES["GoOn"](folder, rule).remedy(killed, asked) is None
+    folder.attempts[-1].run = ended(QeOutcome.INTERRUPTED, ionic_steps=(IonicStep(-1.0),))
+    assert CURES["GoOn"](folder, rule).remedy(killed, asked) is not None
+
+
+def test_an_empty_folder_is_not_asked_for_files(asked: PwInput) -> None:
+    """FreshStart leaves out the caller's restart, and nothing else; a later restart of its own is still written."""
+    told = asked.with_setting("CONTROL", "restart_mode", "restart").with_setting("ELECTRONS", "startingpot", "file")
+    remedy = cure("FreshStart", told).remedy(ended(QeOutcome.CORRUPT_SAVE), told.with_setting("SYSTEM", "nbnd", 9))
+    assert remedy is not None
+    assert remedy.pw_input.setting("CONTROL", "restart_mode") == "from_scratch"
+    assert remedy.pw_input.setting("ELECTRONS", "startingpot") is None
+    assert remedy.pw_input.setting("SYSTEM", "nbnd") == 9
+    assert replace(remedy.pw_input, restart=RestartKind.FULL).setting("CONTROL", "restart_mode") == "restart"
+
+
+def test_what_never_began_is_launched_twice_more_and_a_crash_once(asked: PwInput) -> None:
+    """OnceMore knows how often it has answered."""
+    folder = folder_after(asked, ended(QeOutcome.NOT_STARTED))
+    rule = next(rule for rule in load_repairs().rules if rule.name == "OnceMore")
+    folder.note("OnceMore", ("the same once more",))
+    again = CURES["OnceMore"](folder, rule)
+    assert rule.limit == 2
+    assert again.remedy(ended(QeOutcome.NOT_STARTED), asked) is not None
+    assert again.remedy(ended(QeOutcome.SEGMENTATION_FAULT), asked) is None
+
+
+@pytest.mark.parametrize(
+    ("occupations", "gap_eV", "outcome"),
+    [
+        ("smearing", None, QeOutcome.CONVERGED),
+        ("fixed", 0.5, QeOutcome.CONVERGED),
+        ("fixed", None, QeOutcome.HIGHEST_BAND_OCCUPIED),
+        ("fixed", 0.0, QeOutcome.SMEARING_NEEDED),
+    ],
+)
+def test_fixed_occupations_must_show_a_gap(
+    asked: PwInput, occupations: str, gap_eV: float | None, outcome: QeOutcome
+) -> None:
+    """pw.x fills a metal's lowest bands without a word; without an empty band nobody can tell."""
+    told = asked.with_setting("SYSTEM", "occupations", occupations)
+    seen = _looked_into(ended(QeOutcome.CONVERGED, gap_eV=gap_eV), Attempt(1, HERE, told))
+    assert seen.outcome is outcome
+    assert bool(seen.evidence) is not seen.succeeded
 
 
 def test_a_walltime_stop_without_progress_is_not_repeated(asked: PwInput, reached: Structure) -> None:

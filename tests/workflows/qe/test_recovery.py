@@ -38,6 +38,7 @@ MG2SI = Structure(
     ["Mg", "Mg", "Si"],
     [[0.25] * 3, [0.75] * 3, [0.0] * 3],
 )
+MGSI = Structure(Lattice.cubic(3.3), ["Mg", "Si"], [[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]])
 SLAB = Structure(
     Lattice.tetragonal(2.86, 30.0),
     ["Al"] * 5,
@@ -96,6 +97,8 @@ class Case:
         return PwCommand((*shell, "nice", "-n", "10", *argv, *self.arguments), "test")
 
 
+FIXED = {"SYSTEM__occupations": "fixed", "SYSTEM__smearing": None, "SYSTEM__degauss": None}
+
 QUICK = {
     "iterations": Case(
         "scf_not_converged", "MoreIterations", "wavefunctions", settings={"ELECTRONS__electron_maxstep": 3}
@@ -105,7 +108,7 @@ QUICK = {
         "smearing_needed",
         "SmearOccupations",
         structure=AL,
-        settings={"SYSTEM__occupations": "fixed", "SYSTEM__smearing": None, "SYSTEM__degauss": None},
+        settings=FIXED,
     ),
     "full highest band": Case(
         "highest_band_occupied",
@@ -116,6 +119,10 @@ QUICK = {
         mesh=(3, 3, 3),
         ecut_Ry=15.0,
     ),
+    "a metal that is taken for an insulator": Case(
+        "highest_band_occupied", "SmearOccupations", structure=MGSI, settings=FIXED, mesh=(3, 3, 3)
+    ),
+    "an insulator without an empty band": Case("highest_band_occupied", "MoreBands", "charge_density", settings=FIXED),
     "pools": Case("too_many_pools", "FewerPools", arguments=("-nk", "2"), parallel=True),
     "clock": Case(
         "walltime_stop",

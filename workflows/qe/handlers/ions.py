@@ -94,15 +94,27 @@ class MoreSteps(Cure):
 
     Not from the one that the XML file ends with: that one is the next, never calculated, beside an older energy.
     The density is taken over; a full restart would go on in the basis of the first cell, which is far off by then.
-    Sources: recorded runs; aiida-quantumespresso, handler for exit codes 500 and 502.
+    Too few steps are raised to the protocol's: BFGS begins each attempt without a history, and with two or three steps
+    it never gets one. Damped dynamics that the caller asked for, and that spent its steps, gives way to BFGS: it
+    knows no curvature, and soft modes beside stiff ones take it hundreds of steps. Sources: recorded runs;
+    aiida-quantumespresso, handler for exit codes 500 and 502.
     """
 
     outcomes = frozenset({QeOutcome.NSTEP_EXHAUSTED})
     restart = RestartKind.CHARGE_DENSITY
 
     def remedy(self, run: QeRun, asked: PwInput) -> Remedy | None:
-        """Go on from the last geometry."""
-        return None if run.structure is None else go_on(run, Remedy(asked, ("more ionic steps",)))
+        """Go on from the last geometry, with the protocol's steps where they were too few, and with BFGS."""
+        if run.structure is None:
+            return None
+        present, settings = asked.setting("CONTROL", "nstep"), dict[str, object]()
+        if isinstance(present, int) and present < int(self.rule.numbers["least"]):
+            settings["CONTROL__nstep"] = asked.protocol.nstep
+        # Where BFGS had failed, damped dynamics is this run's own cure, and stays.
+        if self.folder.asked.setting("IONS", "ion_dynamics") == "damp":
+            settings["IONS__ion_dynamics"] = "bfgs"
+            settings |= {"CELL__cell_dynamics": "bfgs"} if asked.calculation == "vc-relax" else {}
+        return go_on(run, change(asked, **settings) if settings else Remedy(asked, ("more ionic steps",)))
 
 
 class NewSymmetry(Cure):
