@@ -18,13 +18,16 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 from hullworks.errors import InputError, MissingPartError, ServiceError
-from hullworks.settings import get_settings
+from hullworks.settings import SETTINGS_FILE, get_settings
+from hullworks.sites import as_queue_adapter, load_site
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from distributed import Client
+
+    from hullworks.settings import Settings
 
 QUEUE_ADAPTER: Final = "my_qadapter.yaml"
 """The file in the project's configuration in which a site says how its queue takes jobs; `qlaunch` reads it too."""
@@ -135,13 +138,14 @@ def _slurm(n: int) -> Iterator[tuple[Any, Callable[[int], None]]]:
         raise MissingPartError("there is no sbatch on the path", next_step="Run it where SLURM jobs are submitted.")
     folder = settings.data_dir / "dask"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    arguments = slurm_arguments(read_queue_adapter(settings.config_dir), folder)
+    adapter, said_in = _adapter(settings)
+    arguments = slurm_arguments(adapter, folder, load_site(settings).scheduler_address)
     with (
         dask_part("dask.config").set(FORGET_LOST_JOBS),
         _keys_in(folder) as keys,
         jobqueue.SLURMCluster(**arguments, security=keys) as cluster,
     ):
-        _refuse_what_slurm_refuses(sbatch, cluster.job_script(), settings.config_dir / QUEUE_ADAPTER)
+        _refuse_what_slurm_refuses(sbatch, cluster.job_script(), said_in)
         jobs = _Jobs(cluster, max(n, 1), folder)
         jobs.fill_up()
         yield cluster, jobs.tend
@@ -230,6 +234,13 @@ def _keys_in(folder: Path) -> Iterator[Any]:
         yield keys
 
 
+def _adapter(settings: Settings) -> tuple[dict[str, Any], Path]:
+    """Return how this project asks for jobs, by its site, else by FireWorks' queue adapter; and the file to edit."""
+    if settings.slurm.model_fields_set:
+        return as_queue_adapter(load_site(settings)), settings.project_dir / SETTINGS_FILE
+    return read_queue_adapter(settings.config_dir), settings.config_dir / QUEUE_ADAPTER
+
+
 def read_queue_adapter(config_dir: Path) -> dict[str, Any]:
     """Return the project's queue adapter, or the template's where the project has none yet."""
     import yaml
@@ -239,7 +250,7 @@ def read_queue_adapter(config_dir: Path) -> dict[str, Any]:
     return {key: value for key, value in yaml.safe_load(source.read_text(encoding="utf-8")).items() if value}
 
 
-def slurm_arguments(adapter: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def slurm_arguments(adapter: Mapping[str, Any], folder: Path, address: str | None = None) -> dict[str, Any]:
     """Return how dask-jobqueue has to be called so that a worker's job is asked for as a run's is.
 
     Each processor of a job runs one process with one thread.
@@ -247,6 +258,7 @@ def slurm_arguments(adapter: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     Args:
         adapter: Fields of the queue adapter.
         folder: For logs, spilled data and the keys of the workers; seen by all nodes, closed to other users.
+        address: Of this machine, as the nodes reach it; none lets Dask choose.
     """
     cores = adapter.get("ntasks", 1) * adapter.get("cpus_per_task", 1) // adapter.get("nodes", 1)
     further = [f"{option}={adapter[field]}" for field, option in FURTHER_DIRECTIVES.items() if field in adapter]
@@ -266,13 +278,13 @@ def slurm_arguments(adapter: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "python": sys.executable,
         "log_directory": str(folder),
         "local_directory": str(folder),
-        "scheduler_options": NO_DASHBOARD,
+        "scheduler_options": {**NO_DASHBOARD, **({"host": address} if address else {})},
         "silence_logs": QUIET,
     }
 
 
-def _refuse_what_slurm_refuses(sbatch: str, script: str, adapter: Path) -> None:
+def _refuse_what_slurm_refuses(sbatch: str, script: str, said_in: Path) -> None:
     """Ask SLURM whether it would take the job: dask-jobqueue only logs a refusal, and waits for ever."""
     asked = subprocess.run([sbatch, "--test-only"], input=script, capture_output=True, text=True, check=False)
     if asked.returncode:
-        raise ServiceError(f"SLURM would not take the job: {asked.stderr.strip()}", next_step=f"Edit {adapter}.")
+        raise ServiceError(f"SLURM would not take the job: {asked.stderr.strip()}", next_step=f"Edit {said_in}.")

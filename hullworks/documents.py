@@ -152,6 +152,8 @@ class Candidate(Versioned):
             {"fields": ["row_id"], "unique": True},
             ("batch", "state"),
             ("level_key", "state", "rank"),
+            # What the feeder and every look at the books ask for, among millions that are done.
+            ("state", "rank", "candidate_id"),
             ("level_key", "structure_id"),
             ("level_key", "reduced_formula"),
             ("level_key", "chemsys", "role"),

@@ -12,7 +12,7 @@ import stat
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -22,6 +22,8 @@ from hullworks.errors import SettingsError
 SETTINGS_FILE = "hullworks.toml"
 ENV_PREFIX = "HULLWORKS_"
 PROJECT_DIR_VARIABLE = "HULLWORKS_PROJECT_DIR"
+JOB_VARIABLE = "HULLWORKS_JOB"
+"""Name of the queue job that a worker runs in; no setting."""
 
 
 def _default_parts_dir() -> Path:
@@ -91,6 +93,81 @@ class LaunchSettings(_Section):
     lost_after_s: int = Field(default=600, ge=10)
 
 
+class SlurmSettings(_Section):
+    """How this project asks a SLURM cluster for allocations; what is not said here, the site's file says.
+
+    Attributes:
+        site: Name of a site file that HullWorks ships, or path of one's own; its fields are those of this section.
+        partition: Partitions, as ``sbatch --partition`` takes them.
+        account: Account to charge.
+        qos: Quality of service.
+        constraint: Features that the nodes must have.
+        reservation: Reservation to run in.
+        exclude: Nodes that are never used.
+        exclusive: Ask for whole nodes.
+        nodes: Nodes of an allocation; with more than one, each run uses all of them.
+        slots: Runs side by side in an allocation.
+        ranks: MPI ranks of one run.
+        threads: Processors of one rank.
+        gpus: GPUs of one run.
+        memory_MB: Memory of one run, MB; none asks for what the partition gives.
+        walltime_s: Time of an allocation, s.
+        lead_s: How long before the end of an allocation its runs are told to stop, s.
+        extra: Further options of ``sbatch``, one per item, such as ``--mail-type=FAIL``.
+        modules: Modules to load.
+        environment: Variables for the runs.
+        setup: Lines of shell that come before the worker.
+        scratch: Folder on the node for temporary files; may hold variables of the job's shell.
+        python: The interpreter that starts the worker; none means the one that submits.
+        mode: ``packed``: an allocation works through many runs; ``single``: a job for each run, with the time and
+            memory that it needs; ``array``: the same as the tasks of job arrays, all alike.
+        runs_per_slot: So many runs one after another are an allocation's share of the work, in ``packed`` mode; it does
+            more when nobody else takes them.
+        max_jobs: Most jobs of this project in the queue.
+        submissions_per_minute: Most jobs submitted in a minute.
+        idle_s: How long an allocation waits for work before it ends, s.
+        look_every_s: Pause between two looks at queue and LaunchPad, s.
+        answer_s: How long a command of SLURM may take, s.
+        scheduler_address: Address of the submitting machine as the nodes reach it, for Dask; none means its host name.
+    """
+
+    site: str | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    reservation: str | None = None
+    exclude: list[str] = Field(default_factory=list)
+    exclusive: bool = False
+    nodes: int = Field(default=1, ge=1)
+    slots: int = Field(default=1, ge=1)
+    ranks: int = Field(default=1, ge=1)
+    threads: int = Field(default=1, ge=1)
+    gpus: int = Field(default=0, ge=0)
+    memory_MB: int | None = Field(default=None, ge=1)
+    walltime_s: int = Field(default=86400, ge=60)
+    lead_s: int = Field(default=120, ge=0, le=65535)
+    extra: list[str] = Field(default_factory=list)
+    modules: list[str] = Field(default_factory=list)
+    environment: dict[str, str] = Field(default_factory=dict)
+    setup: list[str] = Field(default_factory=list)
+    scratch: str | None = None
+    python: str | None = None
+    mode: Literal["packed", "single", "array"] = "packed"
+    runs_per_slot: int = Field(default=4, ge=1)
+    max_jobs: int = Field(default=100, ge=1)
+    submissions_per_minute: int = Field(default=600, ge=1)
+    idle_s: float = Field(default=120.0, ge=0.0)
+    look_every_s: float = Field(default=10.0, gt=0.0)
+    answer_s: float = Field(default=10.0, gt=0.0)
+    scheduler_address: str | None = None
+
+    @property
+    def cpus_per_run(self) -> int:
+        """Processors of one run."""
+        return self.ranks * self.threads
+
+
 class Settings(BaseSettings):
     """All settings of a project.
 
@@ -117,6 +194,9 @@ class Settings(BaseSettings):
     qe: QeSettings = QeSettings()
     vasp: VaspSettings = VaspSettings()
     launch: LaunchSettings = LaunchSettings()
+    # Made when it is needed: of an instance that stood here all fields would count as said by the project, and so win
+    # over those of the site's file.
+    slurm: SlurmSettings = Field(default_factory=SlurmSettings)
 
     @classmethod
     def settings_customise_sources(
@@ -225,7 +305,7 @@ def _under(folder: Path, path: Path) -> Path:
 
 def _refuse_unknown_variables() -> None:
     """Refuse a mistyped ``HULLWORKS_*`` variable, which pydantic would pass over in silence."""
-    known = known_variables()
+    known = known_variables() | {JOB_VARIABLE}
     for name in sorted(os.environ):
         if name.startswith(ENV_PREFIX) and name not in known and not name.startswith("HULLWORKS_QE__PSEUDO_FAMILIES__"):
             raise SettingsError("no such setting", f"environment variable {name}", "`hullworks config` lists them.")

@@ -15,6 +15,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from hullworks.errors import HullWorksError, MissingPartError
@@ -61,7 +62,9 @@ def _work(stop_file: Path, parent: int) -> None:
     wait_s = settings.database.wait_s
     connect(settings, wait_s=wait_s, create=False)
     launchpad = open_launchpad(settings, wait_s=wait_s)
-    worker = FWorker(name=_register())
+    name = register()
+    worker = FWorker(name=name)
+    Thread(target=_watch, args=(launchpad, name, settings.launch.heartbeat_s), daemon=True).start()
     settings.runs_dir.mkdir(parents=True, exist_ok=True)
     while not stop_file.exists() and os.getppid() == parent:
         if not _run_next(launchpad, worker, settings.runs_dir):
@@ -85,8 +88,40 @@ def _run_next(launchpad: LaunchPad, worker: object, runs_dir: Path) -> bool:
             folder.rmdir()
 
 
-def _register() -> str:
-    """Put this process on record and return its name."""
+def _watch(launchpad: LaunchPad, name: str, every_s: float) -> None:
+    """Stop this worker when its user holds back, or gives up, the candidate whose run it has in hand.
+
+    The run stops in order, as at any end of the worker; whoever reconciles next puts it where its user wants it, and
+    the launcher starts another worker.
+    """
+    from pymongo.errors import PyMongoError
+
+    from hullworks.documents import Candidate
+    from hullworks.states import CandidateState
+
+    held = [CandidateState.PAUSED, CandidateState.CANCELLED]
+    while True:
+        time.sleep(every_s)
+        try:
+            launch = launchpad.launches.find_one({"fworker.name": name, "state": "RUNNING"}, {"fw_id": 1})
+            run = launchpad.fireworks.find_one({"fw_id": launch["fw_id"]}, {"spec.candidate_id": 1}) if launch else None
+            candidate = run["spec"].get("candidate_id") if run else None
+            if candidate and Candidate.objects(candidate_id=candidate, state__in=held).count():
+                os.kill(os.getpid(), signal.SIGTERM)
+        except PyMongoError:
+            continue  # it is away; so is whoever would hold something back
+
+
+def register(job: str | None = None, job_id: str | None = None) -> str:
+    """Put this process on record and return its name.
+
+    Args:
+        job: Name of the queue job that it runs in.
+        job_id: The queue's number of that job.
+
+    Raises:
+        MissingPartError: This machine does not tell processes apart.
+    """
     from hullworks.documents import Worker
     from hullworks.launchers.services.processes import ProcessMark
 
@@ -94,9 +129,8 @@ def _register() -> str:
     if me is None:
         raise MissingPartError("a process cannot be told apart from later ones", "/proc", "Mount /proc.")
     name = f"{me.host}-{me.pid}-{uuid.uuid4().hex[:8]}"
-    Worker(worker_id=name, host=me.host, boot_id=me.boot_id, pid=me.pid, process_started=me.started).save(
-        force_insert=True
-    )
+    process = {"host": me.host, "boot_id": me.boot_id, "pid": me.pid, "process_started": me.started}
+    Worker(worker_id=name, job=job, job_id=job_id, **process).save(force_insert=True)
     return name
 
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from hullworks.errors import StateError
-from hullworks.states import FINAL, IN_FLIGHT, MOVES, OPEN, CandidateState, check_move, sources_of
+from hullworks.states import (
+    FINAL,
+    IN_FLIGHT,
+    MOVES,
+    OPEN,
+    OPEN_JOBS,
+    CandidateState,
+    QueueJobState,
+    check_move,
+    sources_of,
+)
 
 S = CandidateState
 
@@ -56,3 +66,13 @@ def test_a_forbidden_move_says_what_is_allowed() -> None:
 def test_sources_are_the_table_read_backwards() -> None:
     """`sources_of` agrees with the table for every pair."""
     assert all((old in sources_of(new)) == (new in MOVES[old]) for old in S for new in S)
+
+
+def test_every_state_of_a_queue_job_has_a_meaning() -> None:
+    """And those in which the queue may have it are named."""
+    assert all(f"{state.name}:" in (QueueJobState.__doc__ or "") for state in QueueJobState)
+    assert set(QueueJobState) - OPEN_JOBS == {
+        QueueJobState.ENDED,
+        QueueJobState.REJECTED,
+        QueueJobState.NEVER_SUBMITTED,
+    }

@@ -13,7 +13,7 @@ import typer
 
 from hullworks import __version__
 from hullworks.errors import DatabaseError, HullWorksError
-from hullworks.launchers.cli import batches, hulls, project, references, stability, work
+from hullworks.launchers.cli import batches, hulls, lifecycle, project, references, stability, work
 
 EXIT_UNEXPECTED = 1
 EXIT_INTERRUPTED = 130
@@ -49,6 +49,8 @@ app.command()(batches.candidates)
 app.command()(batches.why)
 launch_app.command("local")(work.launch_local)
 launch_app.command("feed")(work.launch_feed)
+for _command in (lifecycle.pause, lifecycle.resume, lifecycle.cancel, lifecycle.retry, lifecycle.reconcile):
+    app.command()(_command)
 app.command()(hulls.hull)
 app.command()(hulls.stable)
 app.command()(hulls.history)

@@ -19,6 +19,7 @@ from pymatgen.core import Lattice, Structure
 from hullworks.database import database_uri
 from hullworks.documents import Calculation, Candidate, Lease, Level, now
 from hullworks.launchers import feeder
+from hullworks.launchers.bookkeeping import feeding, launchpad_pad
 from hullworks.launchers.feeder import build_workflow, feed
 from hullworks.launchers.launchpad import open_launchpad
 from hullworks.launchers.reconcile import reconcile
@@ -109,7 +110,7 @@ def test_two_feeders_at_once_submit_each_candidate_once(
     mongod: Settings, queued: list[str], monkeypatch: pytest.MonkeyPatch, lease_s: float
 ) -> None:
     """By the lease; and when it runs out under a slow feeder, by the candidate's state."""
-    monkeypatch.setattr(feeder, "LEASE_S", lease_s)
+    monkeypatch.setattr(feeding, "LEASE_S", lease_s)
     start = threading.Barrier(2)
 
     def one_feeder(_number: int) -> Counter[str]:
@@ -206,7 +207,7 @@ def test_a_feeder_killed_between_move_and_add_is_healed(
     def dies(*_arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(feeder, "add_workflow", dies)
+    monkeypatch.setattr(launchpad_pad, "add_whole", dies)
     with pytest.raises(KeyboardInterrupt):
         feed(launchpad, mongod)
     monkeypatch.undo()

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,9 @@ import pytest
 from fireworks import Firework, FWAction, FWorker, ScriptTask, Workflow
 
 from hullworks.documents import Candidate, Entry, Run, Worker, now
-from hullworks.launchers import reconcile as module
+from hullworks.launchers.bookkeeping.causes import load_rules
+from hullworks.launchers.bookkeeping.machine import RUN_REPORT
+from hullworks.launchers.bookkeeping.patience import load_patience
 from hullworks.launchers.launchpad import add_workflow
 from hullworks.launchers.reconcile import reconcile
 from hullworks.launchers.services.processes import ProcessMark
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from fireworks import LaunchPad
 
 S = CandidateState
+MAX_LOSSES = load_rules().causes[Cause.LOST].again
+IMPATIENT = replace(load_patience(), grace_s=0.0)
 
 
 def _candidate(state: CandidateState = S.SUBMITTED, *, minutes_ago: int = 0) -> Candidate:
@@ -108,23 +113,24 @@ def test_a_candidate_that_kills_its_workers_is_given_up(launchpad: LaunchPad, tm
     _candidate(S.RUNNING)
     _submit(launchpad)
     total: Counter[str] = Counter()
-    for _ in range(module.MAX_LOSSES + 1):
+    for _ in range(MAX_LOSSES + 1):
         _check_out(launchpad, "stock", tmp_path)
         total += reconcile(launchpad, lost_after_s=-1)
-    assert total == Counter(lost=module.MAX_LOSSES, given_up=1, failed=1)
+    assert total == Counter({"lost": MAX_LOSSES, "given up": 1, "failed": 1})
     candidate = Candidate.objects.get()
     assert (candidate.state, candidate.cause) == (S.FAILED, Cause.LOST)
-    assert _states(launchpad) == {"DEFUSED"}
+    assert _states(launchpad) == {"FIZZLED"}
+    assert [note.run_id for note in candidate.remedies] == [f"run-{number}" for number in range(1, MAX_LOSSES + 1)]
 
 
 def test_a_run_taken_but_never_launched_is_freed(launchpad: LaunchPad) -> None:
-    """Killed between the two writes of a check-out: after a grace time it is ready again."""
+    """Killed between the two writes of a check-out: what stays so for a grace time, seen and seen again, is freed."""
     _candidate(S.RUNNING)
     _submit(launchpad)
-    launchpad.fireworks.update_one({}, {"$set": {"state": "RUNNING"}})
+    launchpad.fireworks.update_one({}, {"$set": {"state": "RUNNING", "updated_on": "2020-01-01T00:00:00"}})
     assert reconcile(launchpad, lost_after_s=600) == Counter()
-    launchpad.fireworks.update_one({}, {"$set": {"updated_on": "2020-01-01T00:00:00"}})
-    assert reconcile(launchpad, lost_after_s=600) == Counter(lost=1)
+    assert _states(launchpad) == {"RUNNING"}, "an old stamp alone may be that of an outage"
+    assert reconcile(launchpad, lost_after_s=600, patience=IMPATIENT) == Counter(lost=1)
     assert _states(launchpad) == {"READY"}
 
 
@@ -142,7 +148,7 @@ def _fizzle(launchpad: LaunchPad, folder: Path, report: dict[str, Any] | None) -
     _submit(launchpad)
     _check_out(launchpad, "stock", folder)
     if report is not None:
-        (folder / module.RUN_REPORT).write_text(json.dumps(report))
+        (folder / RUN_REPORT).write_text(json.dumps(report))
     launch = launchpad.launches.find_one()
     trace = "Traceback\n  line\nValueError: no such thing"
     launchpad.complete_launch(
@@ -153,11 +159,11 @@ def _fizzle(launchpad: LaunchPad, folder: Path, report: dict[str, Any] | None) -
 def test_a_failed_run_s_own_report_tells_the_cause(launchpad: LaunchPad, tmp_path: Path) -> None:
     """Cause, outcome and evidence reach candidate and run."""
     _candidate(S.RUNNING)
-    report = {"cause": "walltime", "outcome": "out_of_walltime", "evidence": ["pw.out:7: Maximum CPU time exceeded"]}
+    report = {"cause": "code_error", "outcome": "too_few_bands", "evidence": ["pw.out:7: too few bands"]}
     _fizzle(launchpad, tmp_path, report)
     assert reconcile(launchpad, lost_after_s=600)["failed"] == 1
     candidate, run = Candidate.objects.get(), Run.objects.get()
-    assert (candidate.state, candidate.cause, candidate.reason.code) == (S.FAILED, Cause.WALLTIME, "out_of_walltime")
+    assert (candidate.state, candidate.cause, candidate.reason.code) == (S.FAILED, Cause.CODE_ERROR, "too_few_bands")
     assert run.evidence == report["evidence"]
     assert str(tmp_path) in candidate.reason.next_step
 

@@ -156,6 +156,22 @@ def test_sigterm_leaves_the_run_to_be_given_back(launchpad: LaunchPad, workers: 
         sleeper.kill()
 
 
+def test_a_run_that_is_given_up_is_stopped(launchpad: LaunchPad, workers: Workers) -> None:
+    """Its worker ends within a heartbeat, and reconciliation puts the run away."""
+    workers.environment["HULLWORKS_LAUNCH__HEARTBEAT_S"] = "1"
+    _submit(launchpad, "touch started; exec sleep 600")
+    process = workers.start()
+    _wait_for(lambda: _state(launchpad) == "RUNNING")
+    _wait_for((Path(launchpad.launches.find_one()["launch_dir"]) / "started").exists)
+    sleepers = psutil.Process(process.pid).children(recursive=True)
+    Candidate.move("cand-1", CandidateState.CANCELLED, "test")
+    assert process.wait(PATIENCE_S) == EXIT_STOPPED
+    reconcile(launchpad, lost_after_s=600)
+    assert _state(launchpad) == "DEFUSED"
+    for sleeper in sleepers:
+        sleeper.kill()
+
+
 def test_a_worker_ignores_the_terminals_interrupt(launchpad: LaunchPad, workers: Workers) -> None:
     """Ctrl-C reaches the whole process group; the launcher decides what it means."""
     process = workers.start()

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from hullworks.analysis import clusters
-from hullworks.analysis.clusters import dask_part, open_cluster
+from hullworks.analysis.clusters import open_cluster
 from hullworks.analysis.convex_hull import ConvexHull
 from hullworks.analysis.ensembles import p_stable
 from hullworks.analysis.parallel import map_chunks
 from hullworks.analysis.uncertainty import EnergyErrors
-from hullworks.errors import MissingPartError, ServiceError
+from hullworks.errors import ServiceError
+from hullworks.settings import get_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,13 +37,9 @@ map_chunks(lambda x: time.sleep(1000), [1, 2], "slurm:1")
 
 
 @pytest.fixture
-def on_slurm(slurm: dict[str, str], project: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """A project whose commands use the cluster; in CI nothing is skipped that must run."""
-    try:
-        dask_part("dask_jobqueue")
-    except MissingPartError as error:
-        give_up = pytest.fail if os.environ.get("CI", "").lower() in {"1", "true", "yes"} else pytest.skip
-        give_up(str(error))
+def on_slurm(dask: None, slurm: dict[str, str], project: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A project whose commands use the cluster."""
+    del dask  # it says whether Dask is there
     monkeypatch.setenv("SLURM_CONF", slurm["SLURM_CONF"])
     return project
 
@@ -92,6 +89,21 @@ def test_a_job_that_slurm_would_not_take_is_an_error_and_not_an_endless_wait(on_
     with pytest.raises(ServiceError, match=r"invalid partition(.|\n)*my_qadapter\.yaml"):
         map_chunks(np.sqrt, [1.0], "slurm:1")
     assert not jobs()
+
+
+def test_jobs_of_dask_are_asked_for_as_the_site_says(on_slurm: Settings) -> None:
+    """The same settings as for runs; the scheduler listens where the site says; a refusal names the file to edit."""
+    toml = on_slurm.project_dir / "hullworks.toml"
+    text = toml.read_text()
+    toml.write_text(text + '[slurm]\nsite = "devcluster"\nslots = 1\n')
+    get_settings.cache_clear()
+    with open_cluster("slurm:1") as cluster:
+        assert str(cluster.client.scheduler_info()["address"]).startswith("tls://127.0.0.1:")
+        assert map_chunks(np.sqrt, [4.0], cluster).all() == [2.0]
+    toml.write_text(text + '[slurm]\nsite = "devcluster"\npartition = "nowhere"\n')
+    get_settings.cache_clear()
+    with pytest.raises(ServiceError, match=r"invalid partition(.|\n)*hullworks\.toml"):
+        map_chunks(np.sqrt, [1.0], "slurm:1")
 
 
 def test_jobs_that_end_again_and_again_are_given_up(on_slurm: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

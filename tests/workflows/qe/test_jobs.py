@@ -166,7 +166,7 @@ def test_pseudopotentials_that_are_not_the_levels_are_refused(project: Settings,
 def test_cutoffs_that_are_not_the_levels_are_refused(project: Settings, level: LevelOfTheory) -> None:
     """A worker with another table would compute other energies under the same key."""
     assert project.qe.command is None
-    with pytest.raises(PseudopotentialError, match="cutoffs are .* those of the level"):
+    with pytest.raises(PseudopotentialError, match=r"cutoffs are .* those of the level"):
         level_family(replace(level, cutoff_rule="largest of the elements in table gth-pbe 0"), {"Mg"})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hullworks.workflows.qe.handlers.base import Cure, Remedy, change, go_on
 from hullworks.workflows.qe.outcomes import QeOutcome
@@ -13,6 +13,10 @@ from hullworks.workflows.qe.restarts import RestartKind
 if TYPE_CHECKING:
     from hullworks.workflows.qe.inputs import PwInput
     from hullworks.workflows.qe.parser import QeRun
+
+
+DEFAULT_SOLVER: Final = "david"
+"""What pw.x takes when none is asked for."""
 
 
 class MoreIterations(Cure):
@@ -83,7 +87,7 @@ class OtherSolver(Cure):
     def remedy(self, run: QeRun, asked: PwInput) -> Remedy | None:
         """Take the next eigensolver of the list."""
         solvers: list[str] = self.rule.numbers["solvers"]
-        present = asked.setting("ELECTRONS", "diagonalization")
+        present = asked.setting("ELECTRONS", "diagonalization") or DEFAULT_SOLVER
         following = solvers[solvers.index(str(present)) + 1 :] if present in solvers else solvers
         if not following:
             return None
@@ -93,10 +97,11 @@ class OtherSolver(Cure):
 class PlainBands(Cure):
     """A number of bands that was set for one cell may be too small for another; pw.x's own choice never is.
 
-    From scratch, because nothing was calculated. Source: recorded runs.
+    Then no band is left to smear into, and pw.x says so, or finds no Fermi energy. From scratch, because nothing was
+    calculated. Source: recorded runs.
     """
 
-    outcomes = frozenset({QeOutcome.TOO_FEW_BANDS})
+    outcomes = frozenset({QeOutcome.TOO_FEW_BANDS, QeOutcome.FERMI_NOT_FOUND})
 
     def remedy(self, run: QeRun, asked: PwInput) -> Remedy | None:  # noqa: ARG002 - no attempt got anywhere
         """Leave the number of bands to pw.x."""
