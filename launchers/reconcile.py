@@ -6,11 +6,12 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from hullworks.launchers.bookkeeping import reconciliation
-from hullworks.launchers.bookkeeping.launchpad_pad import LaunchPadPad
 from hullworks.launchers.bookkeeping.look import Ports
 from hullworks.launchers.bookkeeping.machine import SystemClock, ThisMachine
 from hullworks.launchers.bookkeeping.mongo_book import MongoBook
 from hullworks.launchers.bookkeeping.patience import Patience, load_patience
+from hullworks.launchers.slurm.results_first import ResultsFirstPad
+from hullworks.settings import get_settings
 
 if TYPE_CHECKING:
     from fireworks import LaunchPad
@@ -31,7 +32,7 @@ def real_ports(
     """
     return Ports(
         book=MongoBook(),
-        pad=LaunchPadPad(launchpad),
+        pad=ResultsFirstPad(launchpad, get_settings().launch.heartbeat_s),
         site=ThisMachine(),
         clock=SystemClock(),
         queue=queue,

@@ -227,6 +227,10 @@ class LaunchPadPad:
         launch = next((run.launch for run in self.runs_of([fw_id]) if run.state == "RESERVED"), None)
         return launch.worker_id if launch is not None and launch.state == "RESERVED" else ""
 
+    def take_up(self, run: PadRun) -> bool:  # noqa: ARG002 - the port's
+        """Do nothing: the stock workers of FireWorks leave no result behind."""
+        return False
+
     def give_back(self, run: PadRun, to: str = "READY") -> bool:
         """Make a firework ready again, or hold it, if it is as it was seen."""
         away = [{"$set": {"state": to, **_PUT_AWAY, "updated_on": _stamp()}}]

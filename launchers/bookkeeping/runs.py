@@ -89,7 +89,9 @@ def _check_taken(look: Look, run: PadRun, hands: Hands) -> None:
         look.done["refreshed" if look.ports.pad.refresh(run.fw_id) else "unreadable"] += 1
     else:
         loss = _loss(look, run, run.launch, hands)
-        if loss is not None:
+        if loss is not None and look.ports.pad.take_up(run):
+            look.done["taken up"] += 1
+        elif loss is not None:
             settle_lost(look, run, loss, hands)
 
 

@@ -112,6 +112,13 @@ class Pad(Protocol):
         """
         ...
 
+    def take_up(self, run: PadRun) -> bool:
+        """Store the result of a running firework that its worker left behind and could not tell, if there is one.
+
+        Steps: its outputs, by their ids; its launch; what its workflow notes of it. Safe to repeat.
+        """
+        ...
+
     def give_back(self, run: PadRun, to: str = "READY") -> bool:
         """Make a firework ready again, if it still is as it was seen: in that state, with that launch as its newest.
 

@@ -6,7 +6,7 @@ import hashlib
 import signal
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import pymongo.errors
@@ -22,7 +22,6 @@ from hullworks.launchers.launchpad import open_launchpad
 from hullworks.launchers.reconcile import real_ports
 from hullworks.launchers.services import mongod
 from hullworks.launchers.slurm.commands import SlurmQueue
-from hullworks.launchers.slurm.results_first import ResultsFirstPad
 from hullworks.launchers.slurm.scripts import Allocation, job_script
 from hullworks.states import OPEN
 
@@ -140,7 +139,7 @@ class SlurmLauncher:
         queue = SlurmQueue(project_comment(self.settings), self.site.answer_s)
         ports = real_ports(launchpad, lost_after_s=self.settings.launch.lost_after_s, queue=queue)
         loop = LaunchLoop(
-            replace(ports, pad=ResultsFirstPad(launchpad, self.settings.launch.heartbeat_s)),
+            ports,
             self._build,
             [policy_of(self.site)],
             RequestMaker(self.settings, self.site, variables),

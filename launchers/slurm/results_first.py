@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fireworks import LaunchPad
 
-    from hullworks.launchers.bookkeeping.records import PadRun
+    from hullworks.launchers.bookkeeping.records import Launch, PadRun
 
 
 class ResultsFirstPad(LaunchPadPad):
@@ -37,10 +37,17 @@ class ResultsFirstPad(LaunchPadPad):
         """Return all fireworks in these states, but for those that have just turned out to be done."""
         return [run for run in super().runs(states) if not self._took_up(run)]
 
+    def take_up(self, run: PadRun) -> bool:
+        """Store the result that a run left in its folder, if there is one."""
+        return run.launch is not None and self._hand_over(run.launch)
+
     def _took_up(self, run: PadRun) -> bool:
         launch = run.launch
         if run.state != "RUNNING" or launch is None or now() - launch.last_sign < self._silent_for:
             return False
+        return self._hand_over(launch)
+
+    def _hand_over(self, launch: Launch) -> bool:
         try:
             return hand_over(self._launchpad, self._store, Path(launch.directory)) is HandOver.DONE
         except RuntimeError:  # FireWorks cannot apply what the run gives, and has marked it as failed

@@ -129,12 +129,15 @@ class Runs:
         first = not self._in_hand and fw_id is None and not self.forecaster.used
         # The first is begun in any case: else a step that takes longer than any allocation would never be.
         query = {} if first else self.forecaster.query(left_s)
+        number = self._number_for_checkout(fw_id)
+        if fw_id is not None and number is None:
+            query = {**query, "fw_id": fw_id}
         launchpad, worker = self.clients.launchpad, FWorker(name=self.worker, query=query)
-        if fw_id is None and not launchpad.run_exists(worker):
+        if number is None and not launchpad.run_exists(worker):
             return False
         self.forecaster.used = True
         folder = self.settings.runs_dir / time.strftime("%Y-%m-%d") / f"run-{uuid.uuid4().hex[:12]}"
-        firework, launch_id = launchpad.checkout_fw(worker, str(folder), fw_id=fw_id, host=socket.gethostname())
+        firework, launch_id = launchpad.checkout_fw(worker, str(folder), fw_id=number, host=socket.gethostname())
         if firework is None:
             return False
         try:
@@ -144,6 +147,15 @@ class Runs:
             self._drop_strays()
             return False
         return True
+
+    def _number_for_checkout(self, fw_id: int | None) -> int | None:
+        """Return the number to ask FireWorks for; none to ask for a ready run by a query.
+
+        By its number FireWorks hands a reserved run to anybody, to two at once as well; a ready one it gives to one.
+        """
+        if fw_id is None or not self.job or self.ports.pad.reserved_for(fw_id) != self.job:
+            return None
+        return fw_id
 
     def _start(self, seat: Seat, firework: Firework, launch_id: int, folder: Path) -> None:
         run = _Run(int(firework.fw_id), int(launch_id), folder, str(firework.spec.get("candidate_id", "")))

@@ -230,6 +230,11 @@ class SimPad(SimFireworks):
         launch = next((run.launch for run in self.runs_of([fw_id]) if run.state == "RESERVED"), None)
         return launch.worker_id if launch is not None and launch.state == "RESERVED" else ""
 
+    def take_up(self, run: PadRun) -> bool:  # noqa: ARG002 - the port's
+        """As the port says; a simulated worker leaves nothing behind."""
+        self.step("take up: folder")
+        return False
+
     def give_back(self, run: PadRun, to: str = "READY") -> bool:
         """As the port says."""
         self.step("give back: firework")
