@@ -10,8 +10,10 @@ from hullworks.launchers.bookkeeping.records import STOPPED, Move, Why
 from hullworks.states import IN_FLIGHT, CandidateState
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hullworks.launchers.bookkeeping.records import Case, PadWorkflow
-    from hullworks.launchers.bookkeeping.stores import Book, Build, Pad
+    from hullworks.launchers.bookkeeping.stores import Book, Build, Graph, Pad
 
 LEASE_S: Final = 60.0
 CHUNK: Final = 50
@@ -27,7 +29,7 @@ def feed(book: Book, pad: Pad, build: Build, window: int) -> Counter[str]:
     Args:
         book: The documents.
         pad: The LaunchPad.
-        build: Makes the workflow of a candidate.
+        build: Makes the workflows of candidates.
         window: Most candidates on the LaunchPad at a time.
 
     Returns:
@@ -40,13 +42,15 @@ def feed(book: Book, pad: Pad, build: Build, window: int) -> Counter[str]:
             return done
         cases = book.cases({CandidateState.QUEUED}, limit=min(room, CHUNK))
         present = pad.workflows([case.calculation_id for case in cases]) if cases else {}
+        fresh = []
         for case in cases:
             workflow = present.get(case.calculation_id)
             if workflow is not None and workflow.is_whole:
                 done[_go_on(book, pad, case, workflow)] += 1
             else:
-                done[_submit(book, pad, build, case)] += 1
-    return done
+                fresh.append(case)
+        done += _submit(book, pad, build, fresh)
+    return +done
 
 
 def _go_on(book: Book, pad: Pad, case: Case, workflow: PadWorkflow) -> str:
@@ -61,19 +65,26 @@ def _go_on(book: Book, pad: Pad, case: Case, workflow: PadWorkflow) -> str:
         pad.revive(case.calculation_id)
     if not book.move([Move(case, CandidateState.SUBMITTED, "its workflow on the LaunchPad goes on", counts=True)]):
         return "taken"
-    book.note_workflow(case, min(workflow.states))
+    book.note_workflows([(case, min(workflow.states))])
     return "submitted"
 
 
-def _submit(book: Book, pad: Pad, build: Build, case: Case) -> str:
-    """Submit one candidate; return what became of it."""
-    try:
-        graph = build(case.candidate_id)
-    except HullWorksError as error:
-        reason = Why(type(error).__name__, error.what, error.next_step)
-        refused = book.move([Move(case, CandidateState.REJECTED, str(error), reason=reason)])
-        return "refused" if refused else "taken"
-    if not book.move([Move(case, CandidateState.SUBMITTED, "fed to the LaunchPad", counts=True)]):
-        return "taken"
-    book.note_workflow(case, pad.add(graph))
-    return "submitted"
+def _submit(book: Book, pad: Pad, build: Build, cases: Sequence[Case]) -> Counter[str]:
+    """Submit candidates; return what became of them."""
+    built = build([case.candidate_id for case in cases]) if cases else {}
+    graphs: list[tuple[Case, Graph]] = []
+    moves: list[Move] = []
+    refused = 0
+    for case in cases:
+        graph = built.get(case.candidate_id)
+        if isinstance(graph, HullWorksError):
+            reason = Why(type(graph).__name__, graph.what, graph.next_step)
+            refused += book.move([Move(case, CandidateState.REJECTED, str(graph), reason=reason)])
+        elif graph is not None:
+            graphs.append((case, graph))
+            moves.append(Move(case, CandidateState.SUBMITTED, "fed to the LaunchPad", counts=True))
+    moved = book.moved(moves) if moves else set()
+    mine = [(case, graph) for case, graph in graphs if case.candidate_id in moved]
+    numbers = pad.add_all([graph for _, graph in mine])
+    book.note_workflows([(case, number) for (case, _), number in zip(mine, numbers, strict=True)])
+    return Counter(submitted=len(mine), refused=refused, taken=len(cases) - len(mine) - refused)

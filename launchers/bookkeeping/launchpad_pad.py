@@ -12,7 +12,7 @@ from hullworks.launchers.bookkeeping.records import STOPPED, TAKEN, Launch, Lock
 from hullworks.launchers.launchpad import CALCULATION_FIELD, RECORDED
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from fireworks import LaunchPad, Workflow
 
@@ -76,12 +76,21 @@ class LaunchPadPad:
     # ------------------------------------------------------------------------------------------------ whole workflows
     def add(self, graph: Graph) -> int:
         """Store a workflow once."""
-        if not isinstance(graph, FireworksGraph):
-            raise TypeError(f"a LaunchPad takes FireworksGraph, not {type(graph).__name__}")
-        first = add_whole(self._pad, graph.workflow)
-        if first is not None:
-            return first
-        present = self._workflow(graph.calculation_id)
+        return self.add_all([graph])[0]
+
+    def add_all(self, graphs: Sequence[Graph]) -> list[int]:
+        """Store workflows, each once."""
+        built = [graph for graph in graphs if isinstance(graph, FireworksGraph)]
+        if len(built) < len(graphs):
+            raise TypeError("a LaunchPad takes graphs of the kind FireworksGraph")
+        firsts = add_whole(self._pad, [graph.workflow for graph in built])
+        return [
+            self._first_of(graph.calculation_id) if first is None else first
+            for graph, first in zip(built, firsts, strict=True)
+        ]
+
+    def _first_of(self, calculation_id: str) -> int:
+        present = self._workflow(calculation_id)
         return 0 if present is None else int(min(present["nodes"]))
 
     def remove_half(self, calculation_id: str) -> bool:

@@ -105,7 +105,7 @@ class LaunchLoop:
 
     Args:
         ports: What it works on; with a queue.
-        build: Makes the workflow of a candidate.
+        build: Makes the workflows of candidates.
         policies: How jobs are asked for; work goes to the first policy that may still submit.
         make_request: Makes the request, with the text of the script, of a job.
         window: Most candidates on the LaunchPad at a time.

@@ -67,19 +67,34 @@ class MongoBook:
 
     def move(self, moves: Sequence[Move]) -> int:
         """Make moves in one bulk write, each by compare-and-set with state and time."""
+        return self._move(moves, now())
+
+    def moved(self, moves: Sequence[Move]) -> set[str]:
+        """Make moves in one bulk write; ask which were made only when somebody else was faster with one."""
+        names = {move.case.candidate_id for move in moves}
+        moment = now()
+        if self._move(moves, moment) == len(names):
+            return names
+        made = {"_id": {"$in": list(names)}, "state_since": moment}
+        return {item["_id"] for item in Candidate.collection().find(made, {"_id": 1})}
+
+    def _move(self, moves: Sequence[Move], moment: datetime) -> int:
         for move in moves:
             check_move(move.case.state, move.new, move.case.candidate_id)
         if not moves:
             return 0
-        moment = now()
-        return int(
-            Candidate.collection().bulk_write([_update(move, moment) for move in moves], ordered=False).modified_count
-        )
+        updates = [_update(move, moment) for move in moves]
+        return int(Candidate.collection().bulk_write(updates, ordered=False).modified_count)
 
-    def note_workflow(self, case: Case, workflow_id: int) -> None:
-        """Note a candidate's workflow."""
-        Candidate.objects(candidate_id=case.candidate_id).update_one(set__workflow_id=workflow_id)
-        Calculation.objects(calculation_id=case.calculation_id).update_one(set__workflow_id=workflow_id)
+    def note_workflows(self, workflows: Sequence[tuple[Case, int]]) -> None:
+        """Note workflows with candidates and calculations."""
+        for collection, names in (
+            (Candidate.collection(), [(case.candidate_id, number) for case, number in workflows]),
+            (Calculation.collection(), [(case.calculation_id, number) for case, number in workflows]),
+        ):
+            if names:
+                updates = [UpdateOne({"_id": name}, {"$set": {"workflow_id": number}}) for name, number in names]
+                collection.bulk_write(updates, ordered=False)
 
     def entered(self, calculation_ids: Collection[str]) -> set[str]:
         """Return the calculations that have an entry."""

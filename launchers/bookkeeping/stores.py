@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from datetime import datetime
 
+    from hullworks.errors import HullWorksError
     from hullworks.launchers.bookkeeping.records import (
         Case,
         EndedRun,
@@ -38,13 +39,12 @@ class Graph(Protocol):
 
 
 class Build(Protocol):
-    """Makes the workflow of a candidate."""
+    """Makes the workflows of candidates."""
 
-    def __call__(self, candidate_id: str) -> Graph:
-        """Return the workflow, and note its calculation.
+    def __call__(self, candidate_ids: Sequence[str]) -> Mapping[str, Graph | HullWorksError]:
+        """Return the workflow of each candidate, or the error that says why it cannot be built.
 
-        Raises:
-            HullWorksError: It cannot be built; the error says why.
+        The calculations of those that can be are noted.
         """
         ...
 
@@ -58,6 +58,10 @@ class Pad(Protocol):
         Steps: the workflow, marked as being added; its fireworks, none of them ready; the mark taken off, unless
         somebody has removed the workflow meanwhile; the first firework made ready. Until the last nothing of it runs.
         """
+        ...
+
+    def add_all(self, graphs: Sequence[Graph]) -> list[int]:
+        """Store workflows, each as `add` does, in a few round trips for all; return their numbers in order."""
         ...
 
     def remove_half(self, calculation_id: str) -> bool:
@@ -205,8 +209,12 @@ class Book(Protocol):
         """
         ...
 
-    def note_workflow(self, case: Case, workflow_id: int) -> None:
-        """Note a candidate's workflow. Steps: the candidate, the calculation."""
+    def moved(self, moves: Sequence[Move]) -> set[str]:
+        """Make moves as `move` does, and return the candidates that were moved by it."""
+        ...
+
+    def note_workflows(self, workflows: Sequence[tuple[Case, int]]) -> None:
+        """Note the workflows of candidates, each by the number of its first firework."""
         ...
 
     def entered(self, calculation_ids: Collection[str]) -> set[str]:

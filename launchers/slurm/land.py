@@ -9,10 +9,10 @@ from monty.json import MontyDecoder
 
 from hullworks.documents import Candidate, Entry, Level
 from hullworks.errors import HullWorksError, InputError
+from hullworks.launchers.feeder import context_of
 from hullworks.launchers.slurm.clients import job_store
 from hullworks.launchers.slurm.handover import HandOver, hand_over, read_steps
 from hullworks.levels import LevelOfTheory
-from hullworks.workflows.codes import CalculationContext
 from hullworks.workflows.landing import land_result
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fireworks import LaunchPad
 
     from hullworks.launchers.slurm.handover import Step
+    from hullworks.workflows.codes import CalculationContext
 
 STATIC: Final = "static"
 RELAXATION: Final = "relax"
@@ -91,11 +92,4 @@ def _context(step: Step) -> CalculationContext:
     candidate = Candidate.objects(candidate_id=step.candidate_id).first()
     if candidate is None or candidate.calculation_id != step.calculation_id:
         raise InputError("no candidate of this database asks for it", step.calculation_id, "Submit its batch again.")
-    return CalculationContext(
-        candidate_id=candidate.candidate_id,
-        calculation_id=candidate.calculation_id,
-        structure_id=candidate.structure_id,
-        level=LevelOfTheory.from_dict(Level.objects.get(key=candidate.level_key).data).as_compact_dict(),
-        role=candidate.role.value,
-        name=candidate.name or candidate.reduced_formula,
-    )
+    return context_of(candidate, LevelOfTheory.from_dict(Level.objects.get(key=candidate.level_key).data))

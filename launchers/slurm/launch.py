@@ -13,11 +13,10 @@ import pymongo.errors
 
 from hullworks.analysis.stability import update_all
 from hullworks.documents import Candidate
-from hullworks.launchers.bookkeeping.launchpad_pad import FireworksGraph
 from hullworks.launchers.bookkeeping.loop import LaunchLoop, Policy, Tick
 from hullworks.launchers.bookkeeping.ports import JobRequest
 from hullworks.launchers.configuration import write_configuration
-from hullworks.launchers.feeder import build_workflow
+from hullworks.launchers.feeder import builder
 from hullworks.launchers.launchpad import open_launchpad
 from hullworks.launchers.reconcile import real_ports
 from hullworks.launchers.services import mongod
@@ -140,16 +139,13 @@ class SlurmLauncher:
         ports = real_ports(launchpad, lost_after_s=self.settings.launch.lost_after_s, queue=queue)
         loop = LaunchLoop(
             ports,
-            self._build,
+            builder(self.settings),
             [policy_of(self.site)],
             RequestMaker(self.settings, self.site, variables),
             window=self.settings.launch.window,
             away=(pymongo.errors.PyMongoError,),
         )
         return launchpad, loop
-
-    def _build(self, candidate_id: str) -> FireworksGraph:
-        return FireworksGraph(build_workflow(Candidate.objects.get(candidate_id=candidate_id), self.settings))
 
     def _tick(self, loop: LaunchLoop) -> bool:
         """Look once; return whether there is more to do."""

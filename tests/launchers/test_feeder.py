@@ -155,12 +155,12 @@ def test_a_candidate_that_moved_on_is_left_alone(
     """Its user, or another feeder, was faster while its graph was built; the feeder goes on with the next."""
     original = build_workflow
 
-    def slow(candidate: Candidate, settings: Settings) -> Any:  # noqa: ANN401 - a Workflow
+    def slow(candidate: Candidate, level: LevelOfTheory, settings: Settings) -> Any:  # noqa: ANN401 - a Workflow
         if candidate.candidate_id == queued[0]:
             Candidate.objects(candidate_id=queued[0]).update(set__state=state)
             if not buildable:
                 _overlap(candidate)
-        return original(candidate, settings)
+        return original(candidate, level, settings)
 
     monkeypatch.setattr(feeder, "build_workflow", slow)
     assert feed(launchpad, mongod) == Counter(taken=1, submitted=3)
@@ -202,7 +202,7 @@ def test_a_level_that_changed_since_submission_is_refused(
 def test_a_feeder_killed_between_move_and_add_is_healed(
     launchpad: LaunchPad, mongod: Settings, queued: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reconciling queues the candidate again, and it is fed once."""
+    """Reconciling queues the candidates again, and each is fed once."""
 
     def dies(*_arguments: object) -> None:
         raise KeyboardInterrupt
@@ -211,10 +211,10 @@ def test_a_feeder_killed_between_move_and_add_is_healed(
     with pytest.raises(KeyboardInterrupt):
         feed(launchpad, mongod)
     monkeypatch.undo()
-    assert _in_state(S.SUBMITTED) == queued[:1]
+    assert _in_state(S.SUBMITTED) == queued
     assert Lease.objects.count() == 0, "a kill that Python notices gives the lease back"
     Candidate.objects(state=S.SUBMITTED).update(set__state_since=now() - timedelta(minutes=5))
-    assert reconcile(launchpad, lost_after_s=600) == Counter(requeued=1)
+    assert reconcile(launchpad, lost_after_s=600) == Counter(requeued=4)
     assert feed(launchpad, mongod) == Counter(submitted=4)
     assert len(_workflows(launchpad)) == 4
 

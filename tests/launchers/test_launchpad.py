@@ -15,8 +15,9 @@ from fireworks import Firework, ScriptTask, Workflow
 
 from hullworks.database import database_uri
 from hullworks.errors import StateError
+from hullworks.launchers.bookkeeping.adding import ADDING, add_whole
 from hullworks.launchers.configuration import uri_with_database, write_configuration
-from hullworks.launchers.launchpad import add_workflow, add_workflows, prepare
+from hullworks.launchers.launchpad import add_workflow, prepare
 
 if TYPE_CHECKING:
     from fireworks import LaunchPad
@@ -71,12 +72,13 @@ def test_a_calculation_is_added_once(launchpad: LaunchPad) -> None:
 def test_many_are_added_at_once_each_calculation_once(launchpad: LaunchPad) -> None:
     """Those that are there, also in the same call, are left out; the others keep their graph and are ready."""
     add_workflow(launchpad, _workflow("calc-2"))
-    firsts = add_workflows(launchpad, [_workflow(f"calc-{number}") for number in (1, 2, 3, 3)])
+    firsts = add_whole(launchpad, [_workflow(f"calc-{number}") for number in (1, 2, 3, 3)])
     assert firsts == [3, None, 7, None]
-    assert add_workflows(launchpad, []) == []
-    assert add_workflows(launchpad, [_workflow("calc-1")]) == [None]
+    assert add_whole(launchpad, []) == []
+    assert add_whole(launchpad, [_workflow("calc-1")]) == [None]
     assert launchpad.get_wf_by_fw_id(7).links == {7: [8], 8: []}
     states = {fw["fw_id"]: fw["state"] for fw in launchpad.fireworks.find({})}
+    assert not launchpad.workflows.count_documents({ADDING: True})
     assert states == {1: "READY", 2: "WAITING", 3: "READY", 4: "WAITING", 7: "READY", 8: "WAITING"}
 
 

@@ -25,7 +25,7 @@ from tests.simulation.sim_queue import SimJob, SimQueue
 from tests.simulation.world import START, Actor, AwayError, Faults, Killed, Violation, World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from hullworks.launchers.bookkeeping.records import Job, Mode, PadRun
 
@@ -179,8 +179,9 @@ class Campaign:
     def _walltime_of(self, name: str) -> float:
         return self.book.queue_jobs[name].walltime_s
 
-    def _build(self, candidate_id: str) -> SimGraph:
-        return SimGraph(self.book.candidates[candidate_id].calculation_id, candidate_id, STEPS)
+    def _build(self, candidate_ids: Sequence[str]) -> dict[str, SimGraph]:
+        cases = [self.book.candidates[name] for name in candidate_ids]
+        return {case.candidate_id: SimGraph(case.calculation_id, case.candidate_id, STEPS) for case in cases}
 
     def _request(self, job: Job) -> JobRequest:
         return JobRequest(job.name, "simulated", "")

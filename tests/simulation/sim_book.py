@@ -66,12 +66,16 @@ class SimBook:
 
     def move(self, moves: Sequence[Move]) -> int:
         """As the port says."""
+        return len(self.moved(moves))
+
+    def moved(self, moves: Sequence[Move]) -> set[str]:
+        """As the port says."""
         for move in moves:
             check_move(move.case.state, move.new, move.case.candidate_id)
         if not moves:
-            return 0
+            return set()
         self.step("move")
-        return sum(self._move(move) for move in moves)
+        return {move.case.candidate_id for move in moves if self._move(move)}
 
     def _move(self, move: Move) -> bool:
         name = move.case.candidate_id
@@ -87,10 +91,11 @@ class SimBook:
         self.attempts[name] += move.counts
         return True
 
-    def note_workflow(self, case: Case, workflow_id: int) -> None:
+    def note_workflows(self, workflows: Sequence[tuple[Case, int]]) -> None:
         """As the port says."""
-        self.step("note workflow")
-        self.workflow_ids[case.candidate_id] = workflow_id
+        for case, workflow_id in workflows:
+            self.step("note workflow")
+            self.workflow_ids[case.candidate_id] = workflow_id
 
     def entered(self, calculation_ids: Collection[str]) -> set[str]:
         """As the port says."""

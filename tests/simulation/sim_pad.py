@@ -12,7 +12,7 @@ from hullworks.launchers.bookkeeping.records import STOPPED, TAKEN, Locked, PadR
 from tests.simulation.sim_fireworks import Firework, SimFireworks, Workflow
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from hullworks.launchers.bookkeeping.stores import Graph
 
@@ -61,6 +61,10 @@ class SimPad(SimFireworks):
         if root is not None and root.state == "WAITING":
             self.fireworks[first] = replace(root, state="READY")
         return first
+
+    def add_all(self, graphs: Sequence[Graph]) -> list[int]:
+        """As the port says."""
+        return [self.add(graph) for graph in graphs]
 
     def remove_half(self, calculation_id: str) -> bool:
         """As the port says."""

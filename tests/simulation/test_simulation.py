@@ -121,13 +121,13 @@ def _never_mend(campaign: Campaign) -> None:
 
 
 BROKEN = {
-    _give_back_without_comparing: 2,
-    _no_patience: 1629,
-    _silence_is_death: 85,
-    _ready_without_reservation: 2193,
-    _refresh_after_giving_back: 592,
+    _give_back_without_comparing: 16,
+    _no_patience: 3463,
+    _silence_is_death: 293,
+    _ready_without_reservation: 7522,
+    _refresh_after_giving_back: 4236,
     _never_unlock: 8,
-    _never_mend: 8,
+    _never_mend: 5,
 }
 """Each with the first seed that found it; when the product draws differently, others find it."""
 
@@ -180,10 +180,10 @@ def test_without_an_answer_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_failing_seed_is_shrunk() -> None:
     """What is not needed for the failure is left out, and what is left still fails."""
-    seed = _first_failure(_silence_is_death, BROKEN[_silence_is_death])
+    seed = _first_failure(_never_unlock, BROKEN[_never_unlock])
     assert seed is not None
-    smaller, plan = shrink(seed, _silence_is_death)
-    assert simulate(smaller, plan, _silence_is_death).violation
+    smaller, plan = shrink(seed, _never_unlock)
+    assert simulate(smaller, plan, _never_unlock).violation
     assert _size(plan) < _size(plan_of(seed))
 
 

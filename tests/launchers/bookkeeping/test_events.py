@@ -24,7 +24,7 @@ from hullworks.launchers.reconcile import real_ports
 from hullworks.states import CandidateState, Cause, QueueJobState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -307,6 +307,11 @@ def test_what_no_workflow_has_is_put_away(desk: Desk) -> None:
     assert desk.states() == ["READY", "WAITING", "ARCHIVED"]
 
 
+def built(candidate_ids: Sequence[str]) -> dict[str, FireworksGraph]:
+    """Return the graphs of candidates."""
+    return {name: graph() for name in candidate_ids}
+
+
 def test_what_its_user_held_back_does_not_start_again(desk: Desk) -> None:
     """Its run is lost while it is paused: it waits for its user; resumed, it goes on."""
     desk.submit(S.RUNNING)
@@ -320,7 +325,7 @@ def test_what_its_user_held_back_does_not_start_again(desk: Desk) -> None:
     assert desk.look()["held"] == 1
     assert desk.states() == ["PAUSED", "PAUSED"]
     assert lifecycle.resume(desk.ports, candidates=["cand-1"]) == Counter(candidates=1)
-    assert feed(desk.ports.book, desk.ports.pad, lambda _name: graph(), 10) == Counter(submitted=1)
+    assert feed(desk.ports.book, desk.ports.pad, built, 10) == Counter(submitted=1)
     assert desk.states() == ["READY", "WAITING"]
     assert Candidate.objects.get().state is S.SUBMITTED
 
@@ -340,7 +345,7 @@ def test_cancelled_and_retried(desk: Desk) -> None:
     assert desk.states() == ["DEFUSED", "DEFUSED"]
     assert lifecycle.retry(desk.ports, batch="b") == Counter(candidates=1)
     assert Candidate.objects.get().budget_since is not None
-    feed(desk.ports.book, desk.ports.pad, lambda _name: graph(), 10)
+    feed(desk.ports.book, desk.ports.pad, built, 10)
     assert desk.states() == ["READY", "WAITING"]
 
 

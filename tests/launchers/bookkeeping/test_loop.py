@@ -19,7 +19,7 @@ from tests.simulation.sim_pad import SimGraph, SimPad
 from tests.simulation.world import START, AwayError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
     from datetime import datetime
 
 S = CandidateState
@@ -110,8 +110,9 @@ class Bench:
             self.ports, self._build, list(policies or (self.policy,)), self._request, window=200, away=(AwayError,)
         )
 
-    def _build(self, candidate_id: str) -> SimGraph:
-        return SimGraph(self.book.candidates[candidate_id].calculation_id, candidate_id, ("relax",))
+    def _build(self, candidate_ids: Sequence[str]) -> dict[str, SimGraph]:
+        cases = [self.book.candidates[name] for name in candidate_ids]
+        return {case.candidate_id: SimGraph(case.calculation_id, case.candidate_id, ("relax",)) for case in cases}
 
     def _request(self, job: Job) -> JobRequest:
         self.requests.append(job)
