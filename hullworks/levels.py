@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
 
 from hullworks.errors import LevelError
@@ -76,14 +76,17 @@ class LevelOfTheory:
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields as plain JSON types."""
-        return {**asdict(self), "pseudo_hashes": [list(pair) for pair in self.pseudo_hashes]}
+        return {**self._texts(), "pseudo_hashes": [list(pair) for pair in self.pseudo_hashes]}
 
     def as_compact_dict(self) -> dict[str, Any]:
         """Return all fields with the hashes as one text: what travels with each job of a graph.
 
         Whoever stores a job walks through it several times, and a family has a hundred hashes.
         """
-        return {**asdict(self), "pseudo_hashes": " ".join(f"{element}:{sha}" for element, sha in self.pseudo_hashes)}
+        return {**self._texts(), "pseudo_hashes": " ".join(f"{element}:{sha}" for element, sha in self.pseudo_hashes)}
+
+    def _texts(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

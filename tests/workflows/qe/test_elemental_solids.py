@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[3]
 ROWS = json.loads((ROOT / "docs" / "data" / "qe_elements.json").read_text(encoding="utf-8"))
 DEMONSTRATION = {"Mg", "Si", "Ge"}
-SECONDS_OF_A_FAST_ONE = 3.0
-SECONDS_OF_A_TEST = 40.0
+SECONDS_OF_A_TEST = 5.0
 """Longer runs are left to the script: together they take a quarter of an hour."""
 
 pytestmark = [
@@ -45,13 +44,9 @@ def recipe(script: Any) -> dict[str, Any]:  # noqa: ANN401
 
 
 def again() -> list[Any]:
-    """Return the runs to repeat, one per element: those that take more than a few seconds are slow tests."""
+    """Return the runs to repeat, one per element."""
     best = {row["element"]: row for row in ROWS if row["outcome"] == "converged" and row["protocol"] == "fast"}
-    return [
-        pytest.param(row, id=element, marks=[] if row["cpu_seconds"] <= SECONDS_OF_A_FAST_ONE else [pytest.mark.slow])
-        for element, row in best.items()
-        if row["cpu_seconds"] <= SECONDS_OF_A_TEST
-    ]
+    return [pytest.param(row, id=element) for element, row in best.items() if row["cpu_seconds"] <= SECONDS_OF_A_TEST]
 
 
 @pytest.mark.parametrize("row", again())
