@@ -46,7 +46,7 @@ def test_the_queue_is_read() -> None:
 def test_the_completion_log_is_read() -> None:
     """Each end by its own name; a task of an array by the array's number; a requeue is no end."""
     names = ["ok", "bad", "run", "arr", "big", "sig", "nf", "rq"]
-    jobs = by_number(list(records.read_completion_log(read("jobcomp.log"), names)))
+    jobs = by_number(list(records.read_completion_log(read("jobcomp.txt"), names)))
     assert {job_id: job.end for job_id, job in jobs.items() if "_" not in job_id} == {
         "1": JobEnd.COMPLETED,
         "2": JobEnd.FAILED,
@@ -60,7 +60,7 @@ def test_the_completion_log_is_read() -> None:
     assert jobs["5"].started_at is None, "it was cancelled while it waited"
     assert (jobs["4_0"].name, jobs["4_0"].end) == ("arr", JobEnd.CANCELLED)
     assert (jobs["8"].nodes, jobs["8"].source) == (("n3",), "jobcomp")
-    assert not list(records.read_completion_log(read("jobcomp.log"), ["no such job"]))
+    assert not list(records.read_completion_log(read("jobcomp.txt"), ["no such job"]))
 
 
 def test_the_controllers_memory_is_read() -> None:
