@@ -135,8 +135,12 @@ QUICK = {
         around=FIRST_ATTEMPT_ONLY,
     ),
     "nothing started": Case("not_started", "OnceMore", around=ABSENT_ONCE),
+    # 7.2 counts a wrong charge afterwards, and needs further cures.
     "eigensolver": Case(
-        "diagonalization_failed", "OtherSolver", settings={"SYSTEM__nbnd": 10, "ELECTRONS__diago_thr_init": 1e-17}
+        "diagonalization_failed",
+        "OtherSolver",
+        settings={"SYSTEM__nbnd": 10, "ELECTRONS__diago_thr_init": 1e-17},
+        parallel=True,
     ),
     "one free axis": Case(
         "symmetry_failed", "NewSymmetry", "", SI8, "vc-relax", {"CELL__cell_dofree": "x"}, mesh=(1, 1, 1)
