@@ -65,11 +65,14 @@ def parts_dir() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _no_project_around(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the settings of whoever runs the tests out of them."""
-    for name in list(os.environ):
-        if name.startswith("HULLWORKS_"):
-            monkeypatch.delenv(name)
+def _no_project_around() -> Iterator[None]:
+    """Keep the settings of whoever runs the tests out of them, and those of one test out of the next."""
+    before = {name: value for name, value in os.environ.items() if not name.startswith("HULLWORKS_")}
+    os.environ.clear()
+    os.environ.update(before)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")
