@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import cache
-from importlib.resources import files
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from hullworks.errors import HullError
+from hullworks.shipped import shipped_yaml
 from hullworks.states import Role
 
 if TYPE_CHECKING:
@@ -120,9 +120,7 @@ def _error_bar_eV(bars: tuple[tuple[str, float], ...], slug: str) -> float:
 @cache
 def load_thresholds() -> Thresholds:
     """Return the thresholds that HullWorks ships."""
-    import yaml
-
-    data = yaml.safe_load(files("hullworks.analysis").joinpath("verdicts.yaml").read_text(encoding="utf-8"))
+    data = shipped_yaml("hullworks.analysis", "verdicts.yaml")
     return Thresholds.from_dict(
         {**data, "error_bars_eV": [(row["level"], row["error_bar_eV"]) for row in data["error_bars_eV"]]}
     )

@@ -26,7 +26,7 @@ from mongoengine import (
 from pymongo import UpdateOne
 
 from hullworks.errors import InputError, StateError
-from hullworks.states import CandidateState, Cause, QueueJobState, Role, check_move, sources_of
+from hullworks.states import OPEN, CandidateState, Cause, QueueJobState, Role, check_move, sources_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection as Group
@@ -196,6 +196,12 @@ class Candidate(Versioned):
     resources = DictField()
     remedies = EmbeddedDocumentListField(Remedied)
     budget_since = DateTimeField()
+
+    @classmethod
+    def count_open(cls, batch: str | None = None) -> int:
+        """Return how many candidates work is still owed to, of one batch or of all."""
+        selection = cls.objects(state__in=list(OPEN))
+        return int((selection.filter(batch=batch) if batch else selection).count())
 
     @classmethod
     def move(

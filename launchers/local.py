@@ -22,7 +22,6 @@ from hullworks.launchers.feeder import feed
 from hullworks.launchers.launchpad import open_launchpad
 from hullworks.launchers.reconcile import reconcile
 from hullworks.launchers.services import mongod
-from hullworks.states import OPEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,7 +109,7 @@ class LocalLauncher:
         """Do one round of the loop; return whether there is more to do."""
         try:
             self._keep_books(launchpad)
-            more = self.forever or self._open_candidates() > 0
+            more = self.forever or Candidate.count_open(self.batch) > 0
             if more:
                 for slot in slots:
                     self._keep_alive(slot, environment, stop_file)
@@ -126,10 +125,6 @@ class LocalLauncher:
         self.done += reconcile(launchpad, lost_after_s=self.settings.launch.lost_after_s)
         self.done += feed(launchpad, self.settings)
         self.done += update_all()
-
-    def _open_candidates(self) -> int:
-        selection = Candidate.objects(state__in=list(OPEN))
-        return int((selection.filter(batch=self.batch) if self.batch else selection).count())
 
     def _keep_alive(self, slot: _Slot, environment: dict[str, str], stop_file: Path) -> None:
         """Start a slot's worker, or a fresh one when it has died."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
-import yaml
 from jobflow import job
 from mongoengine.errors import NotUniqueError
 
@@ -19,6 +17,7 @@ from hullworks.documents import Calculation, Candidate, Entry, Reason
 from hullworks.errors import HullError, LandingError, StateError
 from hullworks.levels import LevelOfTheory
 from hullworks.settings import get_settings
+from hullworks.shipped import shipped_yaml
 from hullworks.states import CandidateState, Cause, Role
 from hullworks.workflows.codes import CalculationContext, get_code
 from hullworks.workflows.identity import entry_id, structure_id
@@ -94,8 +93,7 @@ class LandingRules:
 @cache
 def load_rules() -> LandingRules:
     """Return the rules that HullWorks ships."""
-    text = files("hullworks.workflows").joinpath("landing.yaml").read_text(encoding="utf-8")
-    return LandingRules(**yaml.safe_load(text))
+    return LandingRules(**shipped_yaml("hullworks.workflows", "landing.yaml"))
 
 
 def violations(finished: FinishedCalculation, level: LevelOfTheory) -> Iterator[Reason]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from importlib.resources import files
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from hullworks.launchers.bookkeeping.ports import JobEnd
 from hullworks.launchers.bookkeeping.records import Resources
+from hullworks.shipped import shipped_yaml
 from hullworks.states import Cause
 
 if TYPE_CHECKING:
@@ -84,10 +84,7 @@ class Rules:
 @cache
 def load_rules() -> Rules:
     """Return the rules that HullWorks ships."""
-    import yaml
-
-    text = files("hullworks.launchers.bookkeeping").joinpath("remedies.yaml").read_text(encoding="utf-8")
-    data: dict[str, Any] = yaml.safe_load(text)
+    data: dict[str, Any] = shipped_yaml("hullworks.launchers.bookkeeping", "remedies.yaml")
     limits = data["limits"]
     return Rules(
         causes=MappingProxyType({Cause(name): Rule(**rule) for name, rule in data["causes"].items()}),

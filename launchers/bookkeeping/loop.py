@@ -7,7 +7,6 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from hullworks.errors import JobRejectedError, QueueAwayError
@@ -16,6 +15,7 @@ from hullworks.launchers.bookkeeping.feeding import feed
 from hullworks.launchers.bookkeeping.lifecycle import withdraw
 from hullworks.launchers.bookkeeping.reconciliation import reconcile
 from hullworks.launchers.bookkeeping.records import Job
+from hullworks.shipped import shipped_yaml
 from hullworks.states import OPEN_JOBS, QueueJobState
 
 if TYPE_CHECKING:
@@ -79,10 +79,7 @@ class LoopRules:
 @cache
 def load_loop_rules() -> LoopRules:
     """Return the rules that HullWorks ships."""
-    import yaml
-
-    text = files("hullworks.launchers.bookkeeping").joinpath("loop.yaml").read_text(encoding="utf-8")
-    return LoopRules(**yaml.safe_load(text))
+    return LoopRules(**shipped_yaml("hullworks.launchers.bookkeeping", "loop.yaml"))
 
 
 @dataclass

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+
+from hullworks.shipped import shipped_yaml
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,4 @@ class Patience:
 @cache
 def load_patience() -> Patience:
     """Return the patience that HullWorks ships."""
-    import yaml
-
-    text = files("hullworks.launchers.bookkeeping").joinpath("patience.yaml").read_text(encoding="utf-8")
-    return Patience(**yaml.safe_load(text))
+    return Patience(**shipped_yaml("hullworks.launchers.bookkeeping", "patience.yaml"))

@@ -7,12 +7,10 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
-import yaml
-
 from hullworks.documents import Run
+from hullworks.shipped import shipped_yaml
 from hullworks.states import Cause
 
 if TYPE_CHECKING:
@@ -37,8 +35,7 @@ class ForecastRules:
 @cache
 def load_rules() -> ForecastRules:
     """Return the rules that HullWorks ships."""
-    text = files("hullworks.launchers.slurm").joinpath("forecast.yaml").read_text(encoding="utf-8")
-    return ForecastRules(**yaml.safe_load(text))
+    return ForecastRules(**shipped_yaml("hullworks.launchers.slurm", "forecast.yaml"))
 
 
 def forecast_s(wall_s: Sequence[float], rules: ForecastRules) -> float:

@@ -22,7 +22,6 @@ from hullworks.launchers.reconcile import real_ports
 from hullworks.launchers.services import mongod
 from hullworks.launchers.slurm.commands import SlurmQueue
 from hullworks.launchers.slurm.scripts import Allocation, job_script
-from hullworks.states import OPEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -153,7 +152,7 @@ class SlurmLauncher:
         self.done += tick.done
         try:
             self.done += update_all()
-            more = self.forever or self._open_candidates() > 0
+            more = self.forever or Candidate.count_open(self.batch) > 0
             self.on_tick(_sentence(tick, more=more))
         except pymongo.errors.PyMongoError as error:
             self.on_tick(f"waiting for the database ({type(error).__name__})")
@@ -161,10 +160,6 @@ class SlurmLauncher:
                 mongod.ensure(self.settings)
             return True
         return more
-
-    def _open_candidates(self) -> int:
-        selection = Candidate.objects(state__in=list(OPEN))
-        return int((selection.filter(batch=self.batch) if self.batch else selection).count())
 
 
 def _sentence(tick: Tick, *, more: bool) -> str:

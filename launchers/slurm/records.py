@@ -6,12 +6,10 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
-import yaml
-
 from hullworks.launchers.bookkeeping.ports import EndedJob, JobEnd, JobState, LiveJob
+from hullworks.shipped import shipped_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -58,7 +56,7 @@ class Answers:
 @cache
 def load_answers() -> Answers:
     """Return the words that HullWorks ships."""
-    data = yaml.safe_load(files("hullworks.launchers.slurm").joinpath("answers.yaml").read_text(encoding="utf-8"))
+    data = shipped_yaml("hullworks.launchers.slurm", "answers.yaml")
     return Answers(
         away=tuple(data["away"]),
         no_accounting=tuple(data["no_accounting"]),

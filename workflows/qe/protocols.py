@@ -6,13 +6,11 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING, Any
-
-import yaml
 
 from hullworks.errors import LevelError
 from hullworks.levels import LevelOfTheory
+from hullworks.shipped import shipped_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -220,8 +218,7 @@ def level_of_theory(protocol: Protocol, family: Family) -> LevelOfTheory:
 
 @cache
 def _table() -> dict[str, Any]:
-    text = resources.files("hullworks.workflows.qe").joinpath("protocols.yaml").read_text(encoding="utf-8")
-    table: dict[str, Any] = yaml.safe_load(text)
+    table: dict[str, Any] = shipped_yaml("hullworks.workflows.qe", "protocols.yaml")
     return table
 
 

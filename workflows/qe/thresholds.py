@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import resources
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import yaml
+from hullworks.shipped import shipped_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,5 +15,5 @@ if TYPE_CHECKING:
 @cache
 def thresholds() -> Mapping[str, float]:
     """Return the numbers by name; reason and source of each stand in the file."""
-    text = resources.files("hullworks.workflows.qe").joinpath("diagnosis.yaml").read_text(encoding="utf-8")
-    return MappingProxyType({name: float(entry["value"]) for name, entry in yaml.safe_load(text).items()})
+    table = shipped_yaml("hullworks.workflows.qe", "diagnosis.yaml")
+    return MappingProxyType({name: float(entry["value"]) for name, entry in table.items()})

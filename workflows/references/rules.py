@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from functools import cache
-from importlib import resources
 from typing import TypeAlias
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
+
+from hullworks.shipped import shipped_yaml
 
 Window: TypeAlias = tuple[float, float]
 
@@ -56,5 +56,4 @@ class Rules(_Frozen):
 @cache
 def load_rules() -> Rules:
     """Return the rules that HullWorks ships."""
-    text = resources.files(__package__).joinpath("rules.yaml").read_text(encoding="utf-8")
-    return Rules.model_validate(yaml.safe_load(text))
+    return Rules.model_validate(shipped_yaml("hullworks.workflows.references", "rules.yaml"))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import resources
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-import yaml
-
+from hullworks.shipped import shipped_yaml
 from hullworks.workflows.qe.handlers.base import Cure, NoCure, Remedy, Repairs, Rule
 from hullworks.workflows.qe.handlers.electrons import (
     GentlerMixing,
@@ -76,7 +74,6 @@ def build_handlers(folder: RunFolder) -> list[StuckMonitor | Cure | NoCure]:
 @cache
 def load_repairs() -> Repairs:
     """Return the order and the bounds of the cures."""
-    text = resources.files("hullworks.workflows.qe").joinpath("repairs.yaml").read_text(encoding="utf-8")
-    table = yaml.safe_load(text)
+    table = shipped_yaml("hullworks.workflows.qe", "repairs.yaml")
     rules = tuple(Rule(item["name"], item["limit"], MappingProxyType(item["numbers"])) for item in table["handlers"])
     return Repairs(table["max_corrections"], rules, table["poll_s"], table["watch_s"])
