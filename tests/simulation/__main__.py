@@ -9,8 +9,7 @@ import time
 from collections import Counter
 
 from tests.simulation.campaign import Campaign, plan_of
-from tests.simulation.search import Outcome, shrink, simulate, simulate_many
-from tests.simulation.world import Violation
+from tests.simulation.search import Outcome, play, shrink, simulate, simulate_many
 
 
 def main() -> int:
@@ -42,12 +41,7 @@ def _replay(seed: int, lines: int) -> int:
     """Run one seed again with its smallest plan, and print its last steps."""
     seed, plan = shrink(seed) if simulate(seed).violation else (seed, plan_of(seed))
     campaign = Campaign(seed, plan)
-    violation = ""
-    try:
-        campaign.world.run()
-        campaign.referee.end()
-    except Violation as error:
-        violation = str(error)
+    violation = play(campaign)
     for name, what in campaign.world.trace[-lines:]:
         sys.stdout.write(f"{name:28s} {what}\n")
     sys.stdout.write(f"seed {seed}, {plan}\n{violation or 'every rule was kept'}\n")

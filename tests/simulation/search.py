@@ -35,6 +35,18 @@ class Outcome:
     causes: Counter[str]
 
 
+def play(campaign: Campaign) -> str:
+    """Run a campaign to its end; return which rule was broken, or what the product let out, empty when neither."""
+    try:
+        campaign.world.run()
+        campaign.referee.end()
+    except Violation as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - whatever product code lets out is a find
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
 def simulate(seed: int, plan: Plan | None = None, mutate: Callable[[Campaign], None] | None = None) -> Outcome:
     """Simulate one seed to its end.
 
@@ -44,14 +56,7 @@ def simulate(seed: int, plan: Plan | None = None, mutate: Callable[[Campaign], N
         mutate: Breaks something on purpose.
     """
     campaign = Campaign(seed, plan or plan_of(seed), mutate or (lambda _campaign: None))
-    violation = ""
-    try:
-        campaign.world.run()
-        campaign.referee.end()
-    except Violation as error:
-        violation = str(error)
-    except Exception as error:  # noqa: BLE001 - whatever product code lets out is a find
-        violation = f"{type(error).__name__}: {error}"
+    violation = play(campaign)
     return Outcome(
         seed=seed,
         violation=violation,
